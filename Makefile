@@ -1,0 +1,77 @@
+# Two commands matter: `make book` and `make test`. Each makes .venv and installs what it needs when that is missing.
+# On a machine without make, README.md gives the same steps as plain commands.
+
+PYTHON       ?= python3
+VENV         ?= .venv
+REQUIREMENTS ?= requirements.txt
+PORT         ?= 8000
+WORKERS      ?= 2
+
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+BOOK  := _build/html
+# Two workers share the machine: one thread each. No progress bars in outputs. No kernel of another environment.
+TEST_ENV := OMP_NUM_THREADS=1 TQDM_DISABLE=1 MPLBACKEND=agg PYTHONDONTWRITEBYTECODE=1
+BUILD := $(BIN)/jupyter-book build . -W -n --keep-going
+
+.DEFAULT_GOAL := help
+.PHONY: help book test test-book test-notebooks test-unit execute bench serve lock browser clean
+.NOTPARALLEL:
+
+help: ## list the commands
+	@echo "Reading the Weights: commands (use as: make COMMAND)"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-15s %s\n", $$1, $$2 }'
+	@echo "Settings: PYTHON=$(PYTHON)  VENV=$(VENV)  REQUIREMENTS=$(REQUIREMENTS)  WORKERS=$(WORKERS)  PORT=$(PORT)"
+
+book: $(STAMP) ## build the book from the committed outputs and say where to open it
+	@$(BUILD) --quiet || { rm -rf _build/.doctrees; echo "The book was not built: see the warnings above."; exit 1; }
+	@echo "The book is ready. Open $(BOOK)/index.html in a browser: no server and no network needed."
+
+test: $(STAMP) browser ## run everything: the strict book build, every notebook, the unit and page tests
+	@$(MAKE) --no-print-directory -k test-book test-notebooks test-unit
+
+test-book: $(STAMP) ## build the whole book afresh; a warning or a reference that leads nowhere is an error
+	@$(BUILD) --all --quiet || { rm -rf _build/.doctrees; exit 1; }
+
+test-notebooks: $(STAMP) ## run every notebook from top to bottom; none may fail
+	@set -- $(wildcard book/*.ipynb); if [ $$# -eq 0 ]; then echo "No notebook in book/."; exit 1; fi; \
+	$(TEST_ENV) $(BIN)/python -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=600 \
+	  -n $(WORKERS) --dist loadfile -p no:cacheprovider -q "$$@"
+
+test-unit: $(STAMP) ## run the tests of the library, the book's pages and the commands
+	@$(TEST_ENV) REQUIRE_BOOK=1 $(BIN)/python -m pytest tests -n $(WORKERS) --dist worksteal
+
+execute: $(STAMP) ## run the notebooks one after another and store their outputs (ONLY="book/05-mnist.ipynb" for some)
+	@$(BIN)/python book/_scripts/execute.py $(ONLY)
+
+bench: $(STAMP) ## measure speed: run every script in benchmarks/
+	@status=0; for script in $(wildcard benchmarks/[a-z]*.py); do \
+	  echo "== $$script"; $(BIN)/python $$script || status=1; done; exit $$status
+
+serve: book ## build the book and serve it on this machine (PORT=8000)
+	@echo "http://127.0.0.1:$(PORT)/ (Ctrl-C stops it)"
+	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(BOOK)
+
+lock: $(STAMP) ## write requirements.lock from what .venv holds
+	@{ sed -n '/^#/p' requirements.lock; \
+	   $(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia-|cuda-|triton)|file:|@ ' | sort -f; } > requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+clean: ## remove what was built and cached, but not .venv
+	rm -rf _build .cache .pytest_cache .hypothesis build *.egg-info
+	find switcher_lib tests book benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# A browser for the page tests: Debian's chromium when this is root on a machine with apt; otherwise those tests say why they skip.
+browser:
+	@for name in "$$CHROMIUM" chromium chromium-browser google-chrome; do \
+	  if [ -n "$$name" ] && command -v "$$name" >/dev/null 2>&1; then exit 0; fi; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
+	    >/dev/null 2>&1 || true; fi; \
+	command -v chromium >/dev/null 2>&1 || echo "No Chromium here and it could not be installed: the page tests will be skipped."
+
+$(STAMP): $(REQUIREMENTS) pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing $(REQUIREMENTS) and the library into $(VENV) (the first time downloads about 3 GB)."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS) -e .
+	@touch $@

@@ -1,0 +1,18 @@
+"""Learning a network's structure from its own weights: f(x; θ ⊙ s(θ))."""
+
+from switcher_lib import compaction, data, errors, gates, metrics, models, sites, switched, switchers, training
+from switcher_lib.compaction import Certificate, Compacted, compact, fold, load_compact
+from switcher_lib.errors import CertificateError, DataError, SwitchError, SwitchWarning, TrainingStopped
+from switcher_lib.sites import Site, find_sites
+from switcher_lib.switched import Switched
+from switcher_lib.switchers import FreeGates, RandomSwitcher, RowSwitcher, StatsSwitcher, Switcher, UNetSwitcher
+from switcher_lib.training import History, evaluate, fit, seed_everything, switcher_step, task_step
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Certificate", "CertificateError", "Compacted", "DataError", "FreeGates", "History", "RandomSwitcher", "RowSwitcher",
+    "Site", "StatsSwitcher", "SwitchError", "SwitchWarning", "Switched", "Switcher", "TrainingStopped", "UNetSwitcher",
+    "compact", "compaction", "data", "errors", "evaluate", "find_sites", "fit", "fold", "gates", "load_compact", "metrics",
+    "models", "seed_everything", "sites", "switched", "switcher_step", "switchers", "task_step", "training",
+]

@@ -1,0 +1,513 @@
+"""From a switched network to a smaller plain one, with a certificate that both compute the same.
+
+Fold: store θ ⊙ s. Remove: leave out every neuron that provably does not matter, to a fixpoint. Certify: compare the two
+networks in float64. The remover slices each tensor by the labels of its axes (:mod:`switcher_lib.sites`), so that no
+index is ever shifted by hand.
+"""
+
+import copy
+import json
+import math
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from switcher_lib.errors import CertificateError, SwitchError, SwitchWarning
+from switcher_lib.metrics import count_parameters
+from switcher_lib.sites import INPUT, SelectLinear, affine, trace
+from switcher_lib.switched import Switched, evaluating
+
+FORMAT = "switcher_lib compact 1"
+ON = "on"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How far the compacted network is from the folded one, in float64.
+
+    Attributes
+    ----------
+    relative_error : float
+        max|y − ŷ| / max|y| over ``inputs`` inputs, both networks in float64.
+    tolerance : float
+        What it was held against.
+    inputs : int
+        Number of inputs: the example's own, and as many random ones.
+    relative_error_as_stored : float
+        The same between the two networks in the type they are stored in: rounding, not structure.
+    """
+
+    relative_error: float
+    tolerance: float
+    inputs: int
+    relative_error_as_stored: float
+
+    @property
+    def holds(self):
+        """Whether the error is within the tolerance."""
+        return self.relative_error <= self.tolerance
+
+    def __str__(self):
+        verdict = "holds" if self.holds else "FAILS"
+        return (f"certificate {verdict}: relative error {self.relative_error:.1e} in float64 (tolerance "
+                f"{self.tolerance:.0e}), {self.relative_error_as_stored:.1e} as stored, {self.inputs} inputs")
+
+
+@dataclass
+class Compacted:
+    """A smaller plain network and the proof that it is the same function.
+
+    Attributes
+    ----------
+    model : nn.Module
+        A plain module of the original class, with smaller layers and nothing of this library but, where features
+        were removed singly, a :class:`~switcher_lib.sites.SelectLinear`.
+    certificate : Certificate
+        Against the folded network.
+    reasons : dict of str to list of str
+        For each layer that writes neurons, and for each ``"layer (inputs)"`` whose features were selected, why each
+        neuron went or stayed.
+    parameters : (int, int)
+        Before and after.
+    optimizer : torch.optim.Optimizer or None
+        A new optimizer over ``model``'s parameters with the old one's settings and its state, sliced along.
+    """
+
+    model: nn.Module
+    certificate: Certificate
+    reasons: dict
+    parameters: tuple
+    optimizer: torch.optim.Optimizer | None = None
+
+    @property
+    def widths(self):
+        """Return {layer: (neurons before, neurons after)}."""
+        return {path: (len(why), sum(w.startswith((ON, "kept")) for w in why)) for path, why in self.reasons.items()}
+
+    def save(self, path):
+        """Write the network's tensors to a ``.safetensors`` file, atomically; nothing is pickled.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file. :func:`load_compact` reads it back.
+        """
+        path = Path(path)
+        groups = {name: module.groups for name, module in self.model.named_modules() if getattr(module, "groups", 1) > 1}
+        meta = {"format": FORMAT, "class": type(self.model).__name__, "groups": json.dumps(groups)}
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        try:
+            save_file({name: t.contiguous() for name, t in self.model.state_dict().items()}, part, metadata=meta)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def __str__(self):
+        before, after = self.parameters
+        lines = [f"{before:,} -> {after:,} parameters ({before / after:.1f}x)"]
+        lines += [f"  {path}: {n} -> {kept}" for path, (n, kept) in self.widths.items() if n != kept]
+        return "\n".join([*lines, str(self.certificate)])
+
+    def _repr_html_(self):
+        body = "".join(f"<tr><th scope='row'>{path}</th><td>{n:,}</td><td>{kept:,}</td></tr>"
+                       for path, (n, kept) in {**self.widths, "parameters": self.parameters}.items())
+        return ("<table><thead><tr><th scope='col'>layer</th><th scope='col'>before</th><th scope='col'>after</th></tr>"
+                f"</thead><tbody>{body}</tbody></table><p>{self.certificate}</p>")
+
+
+def fold(net):
+    """Store θ ⊙ s: return a plain copy of a switched network's model, with the factors multiplied in.
+
+    Parameters
+    ----------
+    net : Switched
+        The network; its factors are taken in eval mode at the current θ, in training precision.
+
+    Returns
+    -------
+    nn.Module
+        A copy of ``net.model`` that computes what ``net`` computes in eval mode.
+    """
+    folded = copy.deepcopy(net.model)
+    with torch.no_grad(), evaluating(net):
+        scaled = net.scale(net.params(), net.factors())
+        for name, p in folded.named_parameters():
+            p.copy_(scaled[name])
+    return folded
+
+
+def compact(net, example, *, optimizer=None, tolerance=1e-12):
+    """Fold a switched network and remove every neuron that provably does not matter.
+
+    A neuron goes if (a) what its readers see of it is always 0, or (b) every reader multiplies it by 0, or (c) it is
+    constant and each reader's bias can absorb it. One removal can free another: this runs to a fixpoint.
+
+    Parameters
+    ----------
+    net : Switched or nn.Module
+        A switched network, or a plain one with zeros in its weights. It is left as it is.
+    example : Tensor
+        Real inputs for the certificate, which uses up to 256 of them and as many random ones of the same mean and
+        standard deviation.
+    optimizer : torch.optim.Optimizer, optional
+        The task network's optimizer, whose state is sliced along; see :attr:`Compacted.optimizer`.
+    tolerance : float, default 1e-12
+        Largest relative error allowed in float64.
+
+    Returns
+    -------
+    Compacted
+        The smaller network, its certificate, and a reason for each neuron.
+
+    Raises
+    ------
+    SwitchError
+        If the model cannot be traced.
+    CertificateError
+        If the compacted network does not compute what the folded one does, for example because the model reshapes by
+        sizes that are written into its code.
+
+    Warns
+    -----
+    SwitchWarning
+        If a layer has no neuron left; one is kept.
+    """
+    folded = (fold(net) if isinstance(net, Switched) else copy.deepcopy(net)).eval()
+    exact = copy.deepcopy(folded).double()
+    wiring = trace(exact, example.double())
+    plan = _Plan(wiring)
+    small = copy.deepcopy(folded)
+    biases = plan.absorbed(exact)
+    exact_small = copy.deepcopy(exact)
+    for target in (exact_small, small):
+        for name, bias in biases.items():
+            target.get_parameter(name).data.copy_(bias)
+        _slice(target, plan)
+    certificate = _certify(exact, exact_small, folded, small, example, tolerance)
+    if not certificate.holds:
+        raise CertificateError(f"the compacted {type(folded).__name__} does not compute what the folded one does: {certificate}. "
+                               "Nothing was changed.")
+    new_optimizer = _slice_optimizer(optimizer, net, small, plan) if optimizer is not None else None
+    return Compacted(small, certificate, plan.reasons, (count_parameters(folded), count_parameters(small)), new_optimizer)
+
+
+class _Plan:
+    """What goes and what stays: for each axis of each tensor, the positions that are kept."""
+
+    def __init__(self, wiring):
+        self.wiring = wiring
+        self.modules = wiring.modules
+        self.reads = {read.path: read for read in wiring.reads}
+        self.reason = {}         # label of a neuron -> why it goes
+        self.constant = {}       # label -> {reader: what the neuron contributes to the reader's outputs}
+        self.places = {}         # label -> [(read, positions of the neuron in what is read)]
+        for read in wiring.reads:
+            roots = wiring.root(read.labels)
+            for label in roots[roots > 0].unique().tolist():
+                self.places.setdefault(label, []).append((read, torch.nonzero(roots == label)[:, 0]))
+        self._decide()
+        self._keep_one_each()
+        self.keep = {}           # (tensor name, dim) -> positions kept
+        self.index = {}          # Linear path -> positions of the features it reads, where some are left out
+        self._positions()
+
+    def _decide(self):
+        labels = {int(label) for p in self.wiring.producers.values() for label in self.wiring.root(p.labels)}
+        self.stuck = {}          # label -> why it stays although it is constant
+        candidates = labels - set(self.wiring.fixed)
+        for label in sorted(candidates):
+            self._try_constant(label)
+        while True:              # an unread neuron frees what only it has read
+            used = {read: self._used(read) for read in self.wiring.reads}
+            unread = [label for label in candidates - set(self.reason)
+                      if not any(used[read][at].any() for read, at in self.places.get(label, ()))]
+            if not unread:
+                return
+            for label in unread:
+                self.reason[label] = "off: no reader that is on gives it a weight other than 0"
+
+    def _used(self, read):
+        """Rule (b): which features of a layer's input have a weight other than 0 in an output that is itself on."""
+        on = self._on(self.wiring.axes[f"{read.path}.weight", 0])
+        weight = self.modules[read.path].weight
+        return (weight[on.to(weight.device)] != 0).transpose(0, 1).flatten(1).any(1).cpu()
+
+    def _try_constant(self, label):
+        """Rules (a) and (c): the neuron is constant wherever it is read, and worth the same everywhere there."""
+        contributions, values = {}, []
+        for read, at in self.places.get(label, ()):
+            module = self.modules[read.path]
+            dim = -1 if isinstance(module, nn.Linear) else 1
+            const = read.const[:1].index_select(dim, at)
+            if const.isnan().any():
+                return
+            values.append(const)
+            if (const == 0).all():
+                continue
+            alone = torch.zeros_like(read.const[:1]).index_copy(dim, at, const)
+            worth = affine(module, alone, module.weight.detach().double(), None).movedim(dim, -1).flatten(0, -2)
+            if not (worth == worth[:1]).all():
+                self.stuck[label] = f"kept: constant, but the zero padding of {read.path} shows where the border is"
+                return
+            if module.bias is None:
+                self.stuck[label] = f"kept: constant, but {read.path} has no bias to absorb it"
+                return
+            contributions[read.path] = worth[0]
+        if not values:
+            return
+        value = float(values[0].flatten()[0])
+        if contributions:
+            self.constant[label] = contributions
+            self.reason[label] = f"off: constant {value:.4g}, absorbed into {', '.join(f'{p}.bias' for p in contributions)}"
+        else:
+            self.reason[label] = "off: constant 0"
+
+    def _on(self, labels):
+        return torch.tensor([label not in self.reason for label in self.wiring.root(labels).tolist()])
+
+    def _keep_one_each(self):
+        for path, producer in self.wiring.producers.items():
+            if not self._on(producer.labels).any():
+                first = int(self.wiring.root(producer.labels)[0])
+                warnings.warn(f"{path}: all {len(producer.labels)} neurons are off; one is kept so that the layer exists.",
+                              SwitchWarning, stacklevel=4)
+                self.stuck[first] = "kept: the last neuron of its layer"
+                self.reason.pop(first)
+                self.constant.pop(first, None)
+
+    def _positions(self):
+        for (name, dim), labels in self.wiring.axes.items():
+            self.keep[name, dim] = torch.nonzero(self._on(labels))[:, 0]
+        for path, read in self.reads.items():
+            module = self.modules[path]
+            single = bool((read.labels == INPUT).all()) or read.flattened or isinstance(module, SelectLinear)
+            if isinstance(module, nn.Linear) and single:
+                self._select_features(path, read, module)
+
+    def _select_features(self, path, read, module):
+        """Leave out features that no neuron of a Linear layer reads, although what they come from stays."""
+        arriving = self.keep[f"{path}.weight", 1]
+        used = self._used(read)[arriving]
+        if not used.any():
+            used[0] = True
+        if isinstance(module, SelectLinear):
+            sources = self._source_positions(read, module)
+            self.index[path] = sources[arriving[used]]
+        elif not used.all():
+            self.index[path] = torch.nonzero(used)[:, 0]
+        self.keep[f"{path}.weight", 1] = arriving[used]
+
+    def _source_positions(self, read, module):
+        """Where each feature that a SelectLinear reads will arrive, once its source has lost what goes."""
+        arriving = self._on(read.arriving)
+        return (arriving.cumsum(0) - 1)[module.index]
+
+    @property
+    def reasons(self):
+        """For each layer, and each layer's selected features, why each neuron went or stayed."""
+        why = {}
+        for path, producer in self.wiring.producers.items():
+            roots = self.wiring.root(producer.labels).tolist()
+            fixed = {root: f"{ON}: {self.wiring.fixed[root]}" for root in roots if root in self.wiring.fixed}
+            why[path] = [self.reason.get(root) or self.stuck.get(root) or fixed.get(root, ON) for root in roots]
+        for path in self.index:
+            kept = set(self.keep[f"{path}.weight", 1].tolist())
+            why[f"{path} (inputs)"] = [ON if i in kept else "off: no neuron gives it a weight other than 0"
+                                       for i in range(len(self.reads[path].labels))]
+        return why
+
+    def absorbed(self, exact):
+        """Return {bias name: its float64 value with the contributions of absorbed neurons}."""
+        biases = {}
+        for contributions in self.constant.values():
+            for path, worth in contributions.items():
+                name = f"{path}.bias"
+                biases[name] = biases.get(name, exact.get_parameter(name).detach().clone()) + worth
+        return biases
+
+
+def _slice_tensor(name, tensor, plan):
+    for dim in range(tensor.ndim):
+        if (name, dim) in plan.keep:
+            tensor = tensor.index_select(dim, plan.keep[name, dim].to(tensor.device))
+    return tensor.contiguous()
+
+
+def _slice(model, plan):
+    """Slice every parameter and buffer of a model in place and set the layers' sizes."""
+    for name, p in list(model.named_parameters()):
+        owner, attribute = _owner(model, name)
+        setattr(owner, attribute, nn.Parameter(_slice_tensor(name, p.data, plan), p.requires_grad))
+    for name, b in list(model.named_buffers()):
+        owner, attribute = _owner(model, name)
+        setattr(owner, attribute, _slice_tensor(name, b, plan))
+    for path, index in plan.index.items():
+        _set_index(model, path, index)
+    for module in model.modules():
+        _set_sizes(module)
+
+
+def _owner(model, name):
+    path, _, attribute = name.rpartition(".")
+    return model.get_submodule(path), attribute
+
+
+def _set_index(model, path, index):
+    """Make the Linear layer at ``path`` read only the features at ``index``."""
+    linear = model.get_submodule(path)
+    index = index.to(linear.weight.device)
+    if isinstance(linear, SelectLinear):
+        linear.index = index
+        return
+    chosen = SelectLinear(index, linear.out_features, linear.bias is not None)
+    chosen.weight, chosen.bias = linear.weight, linear.bias
+    chosen.train(linear.training)
+    owner, attribute = _owner(model, path)
+    setattr(owner, attribute, chosen)
+
+
+def _set_sizes(module):
+    """Set the size attributes of a layer from the shapes of its tensors."""
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+    elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+        sizes = [t.shape[0] for t in (module.weight, module.running_mean) if t is not None]
+        module.num_features = sizes[0] if sizes else module.num_features
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = len(module.weight)
+
+
+def _certify(exact, exact_small, folded, small, example, tolerance):
+    real = example[:256]
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(real.shape, generator=generator).to(real) * real.std() + real.mean()
+    x = torch.cat([real, noise])
+
+    def error(one, other, inputs):
+        with torch.no_grad():
+            y = one(inputs)
+            try:
+                y_hat = other(inputs)
+            except RuntimeError as failure:
+                raise CertificateError(f"the compacted {type(one).__name__} does not run ({failure}); a forward() that "
+                                       "counts on sizes written into its code cannot be compacted.") from failure
+        if y.shape != y_hat.shape:
+            raise CertificateError(f"the compacted {type(one).__name__} returns shape {tuple(y_hat.shape)} instead of "
+                                   f"{tuple(y.shape)}: its forward() reshapes by sizes written into its code, so a wrong "
+                                   "batch would come out. Use torch.flatten(x, 1).")
+        scale = float(y.abs().max())
+        difference = float((y - y_hat).abs().max())
+        return difference / scale if scale > 0 else (0.0 if difference == 0 else math.inf)
+
+    return Certificate(error(exact, exact_small, x.double()), tolerance, len(x), error(folded, small, x))
+
+
+# Optimizers' state, by the power of the gradient that it accumulates: θ' = θ s turns a gradient g into g / s.
+GRADIENT_POWER = {"momentum_buffer": 1, "exp_avg": 1, "exp_avg_sq": 2, "max_exp_avg_sq": 2, "square_avg": 2, "sum": 2,
+                  "grad_avg": 1, "exp_inf": 1}
+
+
+def _slice_optimizer(optimizer, net, small, plan):
+    """Return a new optimizer of the same class over ``small``, its state sliced and in the folded coordinates."""
+    model = net.model if isinstance(net, Switched) else net
+    names = {id(p): name for name, p in model.named_parameters()}
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if id(p) not in names:
+                raise ValueError(f"optimizer holds a tensor of shape {tuple(p.shape)} that is no parameter of the task "
+                                 "network; give the task network's own optimizer.")
+    scales = {}
+    if isinstance(net, Switched):
+        with torch.no_grad(), evaluating(net):
+            scales = net.scale({name: torch.ones_like(p) for name, p in model.named_parameters()}, net.factors())
+    new = dict(small.named_parameters())
+    groups = [{**{k: v for k, v in group.items() if k != "params"}, "params": [new[names[id(p)]] for p in group["params"]]}
+              for group in optimizer.param_groups]
+    sliced = type(optimizer)(groups)
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            name = names[id(p)]
+            for key, value in optimizer.state.get(p, {}).items():
+                if isinstance(value, torch.Tensor) and value.shape == p.shape:
+                    if name in scales and key in GRADIENT_POWER:
+                        s = scales[name]
+                        value = torch.where(s == 0, 0.0, value / torch.where(s == 0, 1.0, s) ** GRADIENT_POWER[key])
+                    value = _slice_tensor(name, value, plan)
+                sliced.state[new[name]][key] = copy.deepcopy(value)
+    return sliced
+
+
+def load_compact(path, into):
+    """Load a compacted network.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file written by :meth:`Compacted.save`.
+    into : callable
+        A factory of the original network, such as ``switcher_lib.models.lenet_300_100``; called without arguments.
+
+    Returns
+    -------
+    nn.Module
+        The compacted network, in eval mode.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is truncated, pickled, or not ours, or belongs to another model.
+    TypeError
+        If ``into`` is not a factory of modules.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"path={str(path)!r}: there is no such file.")
+    model = into() if callable(into) and not isinstance(into, nn.Module) else None
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"into={into!r} must be a factory: a function or class that makes the original nn.Module.")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            meta = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except Exception as error:
+        raise ValueError(f"path={str(path)!r} is not a whole safetensors file ({error}). It may be truncated, or a "
+                         "pickle; pickles are never read.") from error
+    if meta.get("format") != FORMAT:
+        raise ValueError(f"path={str(path)!r} has format {meta.get('format')!r}; this version reads {FORMAT!r}.")
+    _fill(model, tensors, str(path), meta.get("class"))
+    groups = json.loads(meta["groups"])
+    for name, count in groups.items():
+        model.get_submodule(name).groups = count
+    for module in model.modules():
+        _set_sizes(module)
+    return model.eval()
+
+
+def _fill(model, tensors, path, kind):
+    """Put tensors into a freshly made model, letting its layers shrink; nothing is changed where they do not fit."""
+    index = {name.removesuffix(".index"): t for name, t in tensors.items() if name.endswith(".index")}
+    wanted = dict(model.state_dict())
+    rest = {name: t for name, t in tensors.items() if name.removesuffix(".index") not in index or not name.endswith(".index")}
+    wrong = sorted(set(wanted) ^ set(rest))
+    wrong += [name for name in set(wanted) & set(rest) if rest[name].ndim != wanted[name].ndim
+              or any(a > b for a, b in zip(rest[name].shape, wanted[name].shape))]
+    wrong += [f"{name}.index" for name in index if not isinstance(dict(model.named_modules()).get(name), nn.Linear)]
+    if wrong:
+        raise ValueError(f"path={path!r} belongs to another model (a {kind}; into() made a {type(model).__name__}): these "
+                         f"tensors do not fit: {', '.join(wrong[:5])}{', …' if len(wrong) > 5 else ''}.")
+    for name, t in rest.items():
+        owner, attribute = _owner(model, name)
+        is_parameter = isinstance(getattr(owner, attribute), nn.Parameter)
+        setattr(owner, attribute, nn.Parameter(t) if is_parameter else t)
+    for name, t in index.items():
+        _set_index(model, name, t)

@@ -1,0 +1,7 @@
+"""What readers touch: explorers that compute in the page, live in Jupyter and without any kernel in the book."""
+
+from .base import Explorer, strip_widget_state
+from .digit_neurons import DigitNeurons
+from .scale_neurons import ScaleNeurons
+
+__all__ = ["DigitNeurons", "Explorer", "ScaleNeurons", "strip_widget_state"]

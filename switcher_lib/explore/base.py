@@ -1,0 +1,136 @@
+"""One explorer, two lives: a Jupyter widget with a kernel, and a piece of a page without one.
+
+Each explorer is one JavaScript function ``render({model, el})``. In Jupyter anywidget calls it with a model that
+syncs with Python. On the published page the same source runs over the explorer's state, written beside it as JSON,
+with a few lines (``page.js``) standing in for the model.
+"""
+
+import hashlib
+import html
+import json
+from pathlib import Path
+
+import anywidget
+
+_HERE = Path(__file__).parent
+_EXPORT = "export default { render };"
+_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def source(name):
+    """The text of one of the explorers' own files, such as ``"base.css"``."""
+    return (_HERE / name).read_text(encoding="utf-8")
+
+
+def module_source(name):
+    """An explorer's JavaScript module: the shared helpers, then its own file, which exports ``render`` last."""
+    text = source("base.js") + "\n" + source(name)
+    if not text.rstrip().endswith(_EXPORT):
+        raise ValueError(f"{name} has to end with the line '{_EXPORT}'.")
+    return text
+
+
+def _lean(text):
+    """Without indentation, empty lines and whole-line comments: a page carries the code, and nobody edits it there."""
+    lines = (line.strip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("//"))
+
+
+class Explorer(anywidget.AnyWidget):
+    """A widget that also carries itself as a self-contained piece of HTML.
+
+    A subclass sets ``_esm = module_source("its_file.js")`` and ``_css = source("base.css")``, declares its state as
+    traits tagged ``sync=True``, and says what it shows before any script runs: :meth:`first_frame`, a picture, and
+    :meth:`describe`, one sentence.
+
+    Jupyter shows the live widget; Sphinx, told to leave widget views out, shows the HTML. Both run the same code.
+    """
+
+    max_bytes = 100_000  #: what :meth:`html` may weigh, data included
+
+    def first_frame(self):
+        """An inline ``<svg>`` of the present state, for places that run no script."""
+        raise NotImplementedError
+
+    def describe(self):
+        """One sentence that says what the explorer shows in its present state."""
+        raise NotImplementedError
+
+    def page_state(self):
+        """The traits that the JavaScript reads, as a dictionary that ``json`` can write."""
+        of_the_widget = anywidget.AnyWidget.class_traits()
+        names = [name for name in self.trait_names(sync=True) if name not in of_the_widget]
+        return {name: getattr(self, name) for name in sorted(names) if not name.startswith("_")}
+
+    def html(self):
+        """The explorer as HTML with everything it needs inside: no kernel, no request, works from ``file://``.
+
+        Returns
+        -------
+        str
+            The same text for the same state: the element is known by a hash of its data, not by a random number.
+
+        Raises
+        ------
+        ValueError
+            When the text is larger than :attr:`max_bytes`.
+        """
+        # "<" is the only character of JSON that could end the script element it stands in
+        state = json.dumps(self.page_state(), separators=(",", ":")).replace("<", "\\u003c")
+        script = _lean(self._esm.replace(_EXPORT, "") + source("page.js"))
+        key = hashlib.sha256(f"{type(self).__name__}{state}{script}".encode()).hexdigest()[:12]
+        text = (
+            f'<div class="sl-explorer" id="explorer-{key}" data-explorer="{key}">\n'
+            f"<style>{_lean(self._css)}</style>\n"
+            f'<div class="sl-stage"><figure class="sl-first">{self.first_frame()}'
+            f"<figcaption>{html.escape(self.describe())} With scripts switched on, you can change it here.</figcaption>"
+            f"</figure></div>\n"
+            f'<script type="application/json">{state}</script>\n'
+            f'<script>(() => {{\n"use strict";\n{script}\nmount("{key}", render);\n}})();</script>\n'
+            f"</div>"
+        )
+        size = len(text.encode())
+        if size > self.max_bytes:
+            raise ValueError(
+                f"{type(self).__name__} would put {size:,} bytes into the page; at most {self.max_bytes:,} are "
+                f"allowed. Give it a smaller network or fewer examples."
+            )
+        return text
+
+    def __repr__(self):  # without an address in memory, so that a notebook's stored output stays the same
+        return f"{type(self).__name__}: {self.describe()}"
+
+    def _repr_mimebundle_(self, **kwargs):
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if bundle is None:  # a widget that was closed
+            return None
+        data, metadata = bundle
+        return {**data, "text/html": self.html()}, metadata
+
+
+def strip_widget_state(nb):
+    """Take out of an executed notebook what only a live kernel can use, and what is random in it.
+
+    A widget view names its model by a random number that means nothing once the kernel is gone, and the notebook's
+    ``widgets`` metadata repeats the whole state, JavaScript included. An explorer's output keeps its HTML and its
+    text, so a second execution writes the same file, and a notebook opened without a kernel shows the explorer
+    instead of "Loading widget". An output that holds nothing but a view is left alone.
+
+    Parameters
+    ----------
+    nb : nbformat.NotebookNode or dict
+        A notebook of format 4; changed in place.
+
+    Returns
+    -------
+    nbformat.NotebookNode or dict
+        The same object.
+    """
+    nb["metadata"].pop("widgets", None)
+    for cell in nb["cells"]:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if _WIDGET_VIEW in data and len(data) > 1:
+                del data[_WIDGET_VIEW]
+                output.get("metadata", {}).pop(_WIDGET_VIEW, None)
+    return nb

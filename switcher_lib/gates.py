@@ -1,0 +1,128 @@
+"""Gates: from a score, any real number, to a scaling factor with exact zeros.
+
+A gate is an ``nn.Module`` that maps scores of shape (n,) to factors of the same shape. All but :class:`ReLUBatchNorm`
+have nothing to learn. A gate's gradient where its factor is 0 decides whether a neuron can come back.
+"""
+
+import torch
+from torch import nn
+
+from switcher_lib.errors import unknown_name
+
+
+class ReLU(nn.Module):
+    """s = max(a, 0): unbounded; the gradient is 0 where the factor is 0."""
+
+    def forward(self, scores):
+        """Return factors in [0, inf)."""
+        return scores.relu()
+
+
+class ReLUBatchNorm(nn.Module):
+    """s = ReLU(BatchNorm(a)), the BatchNorm over the layer's own scores.
+
+    Standardising the scores puts about half of them below 0 before anything is learned. Evaluation uses the running
+    statistics, as any BatchNorm does.
+
+    References
+    ----------
+    The gate of the original implementation of arXiv:2110.05954 and arXiv:2103.15590, as far as it is known.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(1)
+
+    def forward(self, scores):
+        """Return factors in [0, inf)."""
+        return self.norm(scores.reshape(-1, 1)).reshape(scores.shape).relu()
+
+
+class ReLUTanh(nn.Module):
+    """s = max(tanh(a), 0): bounded by 1, smooth above 0; the gradient is 0 where the factor is 0."""
+
+    def forward(self, scores):
+        """Return factors in [0, 1)."""
+        return scores.tanh().relu()
+
+
+class _Clamp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, scores):
+        ctx.save_for_backward(scores)
+        return scores.clamp(0, 1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (scores,) = ctx.saved_tensors
+        return grad * (scores > 0)
+
+
+class Clamp(nn.Module):
+    """s = min(max(a, 0), 1): the gradient is 0 where the factor is 0 and goes straight through where it is 1.
+
+    Going straight through above 1 lets a factor that has reached its bound come down again; the true derivative
+    there is 0. The choice is ours.
+    """
+
+    def forward(self, scores):
+        """Return factors in [0, 1]."""
+        return _Clamp.apply(scores)
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, scores):
+        return (scores > 0).to(scores.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+class Step(nn.Module):
+    """s = H(a), the unit step with H(0) = 0; the gradient goes straight through everywhere.
+
+    References
+    ----------
+    Bengio et al. 2013, arXiv:1308.3432 (the straight-through estimator).
+    """
+
+    def forward(self, scores):
+        """Return factors in {0, 1}."""
+        return _Step.apply(scores)
+
+
+GATES = {"relu": ReLU, "relu_bn": ReLUBatchNorm, "relu_tanh": ReLUTanh, "clamp": Clamp, "step": Step}
+
+
+def make(gate):
+    """Make a gate.
+
+    Parameters
+    ----------
+    gate : str or callable
+        A name (``relu``, ``relu_bn``, ``relu_tanh``, ``clamp``, ``step``), or a class or function that returns a
+        module from scores (n,) to factors (n,).
+
+    Returns
+    -------
+    nn.Module
+        A new gate, one for each site, so that those which learn do not share.
+
+    Raises
+    ------
+    ValueError
+        If the name is not known.
+    TypeError
+        If ``gate`` is neither a name nor something that makes a module.
+    """
+    if isinstance(gate, str):
+        if gate not in GATES:
+            raise unknown_name("gate", gate, GATES, "gate")
+        return GATES[gate]()
+    made = gate() if callable(gate) and not isinstance(gate, nn.Module) else None
+    if not isinstance(made, nn.Module):
+        raise TypeError(f"gate={gate!r} must be a name or a class that makes an nn.Module from scores to factors. "
+                        f"Known: {', '.join(sorted(GATES))}.")
+    return made

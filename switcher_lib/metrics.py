@@ -1,0 +1,201 @@
+"""What a network costs: parameters, multiply-accumulates, measured time."""
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+COUNTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def count_parameters(model):
+    """Return the number of parameters: biases and BatchNorm's γ and β included, buffers never; shared ones once."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def macs_per_weight(model, example):
+    """Return how often each weight of the Linear and Conv layers is multiplied for one input.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network; its mode and buffers are left as they were.
+    example : Tensor
+        A batch of at least one input.
+
+    Returns
+    -------
+    dict of str to int
+        {parameter name: number of places}: 1 for a Linear layer on vectors, height × width of the output for a
+        convolution. Times the weight's size that is the layer's multiply-accumulates (MACs); biases are not counted.
+    """
+    places, hooks = {}, []
+    modes = {m: m.training for m in model.modules()}
+
+    def hook(path):
+        def count(module, inputs, output):
+            here = output[0].numel() // module.weight.shape[0]
+            places[f"{path}.weight"] = places.get(f"{path}.weight", 0) + here
+        return count
+
+    for path, module in model.named_modules():
+        if isinstance(module, COUNTED):
+            hooks.append(module.register_forward_hook(hook(path)))
+    try:
+        model.eval()
+        with torch.no_grad():
+            model(example[:1])
+    finally:
+        for handle in hooks:
+            handle.remove()
+        for module, mode in modes.items():
+            module.training = mode
+    return places
+
+
+def count_macs(model, example):
+    """Return the multiply-accumulates (MACs, not FLOP) of Linear and Conv layers for one input.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network.
+    example : Tensor
+        A batch of at least one input.
+
+    Returns
+    -------
+    int
+        MACs for one input.
+    """
+    parameters = dict(model.named_parameters())
+    return sum(places * parameters[name].numel() for name, places in macs_per_weight(model, example).items())
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Measured time of one forward pass, with the conditions it was measured under.
+
+    Attributes
+    ----------
+    median, low, high : float
+        Milliseconds: median, first and third quartile of the runs.
+    batch, threads, runs : int
+        Inputs a pass, CPU threads, timed passes.
+    layout, dtype : str
+        Memory layout and number type of the input.
+    """
+
+    median: float
+    low: float
+    high: float
+    batch: int
+    threads: int
+    runs: int
+    layout: str
+    dtype: str
+
+    def __str__(self):
+        return (f"{self.median:.3f} ms (quartiles {self.low:.3f} to {self.high:.3f}; batch {self.batch}, "
+                f"{self.threads} thread{'s' * (self.threads > 1)}, {self.layout}, {self.dtype}, {self.runs} runs)")
+
+
+def compare_latency(models, x, *, threads=1, runs=200, warmup=20):
+    """Time several models on the same input, in turn, so that a drift of the machine meets all of them.
+
+    Parameters
+    ----------
+    models : dict of str to nn.Module
+        The networks, on the CPU; they are timed in eval mode without gradients.
+    x : Tensor
+        The batch of inputs to time with.
+    threads : int, default 1
+        CPU threads, at least 1.
+    runs : int, default 200
+        Timed passes of each model, at least 3.
+    warmup : int, default 20
+        Passes of each model before that.
+
+    Returns
+    -------
+    dict of str to Latency
+        One for each model.
+    """
+    for name, value, least in (("threads", threads, 1), ("runs", runs, 3), ("warmup", warmup, 0)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
+    times = {name: [] for name in models}
+    before, modes = torch.get_num_threads(), {m: m.training for model in models.values() for m in model.modules()}
+    torch.set_num_threads(threads)
+    try:
+        for model in models.values():
+            model.eval()
+        with torch.inference_mode():
+            for run in range(warmup + runs):
+                for name, model in models.items():
+                    start = time.perf_counter()
+                    model(x)
+                    if run >= warmup:
+                        times[name].append(1e3 * (time.perf_counter() - start))
+    finally:
+        torch.set_num_threads(before)
+        for module, mode in modes.items():
+            module.training = mode
+    layout = "channels-last" if x.ndim == 4 and not x.is_contiguous() else "contiguous"
+    result = {}
+    for name, spent in times.items():
+        low, median, high = statistics.quantiles(spent, n=4)
+        result[name] = Latency(median, low, high, len(x), threads, runs, layout, str(x.dtype).removeprefix("torch."))
+    return result
+
+
+def latency(model, x, *, threads=1, runs=200, warmup=20):
+    """Time one model; see :func:`compare_latency`, which is the one to use for a ratio.
+
+    Returns
+    -------
+    Latency
+        Median and quartiles in milliseconds, with the conditions.
+    """
+    return compare_latency({"model": model}, x, threads=threads, runs=runs, warmup=warmup)["model"]
+
+
+@dataclass(frozen=True)
+class Structure:
+    """How much of a network is on: prints as a table, also in a notebook.
+
+    Attributes
+    ----------
+    sites : dict of str to (int, int)
+        {site key: (neurons in all, neurons on)}.
+    parameters, macs : (int, int)
+        Dense, and with what is off left out.
+    """
+
+    sites: dict
+    parameters: tuple
+    macs: tuple
+
+    @property
+    def rows(self):
+        """Return the table's rows: (name, dense, on, fraction on)."""
+        lines = [*self.sites.items(), ("parameters", self.parameters), ("MACs", self.macs)]
+        return [(name, dense, on, on / dense) for name, (dense, on) in lines]
+
+    @property
+    def compression(self):
+        """Dense parameters over those that remain, at least 1."""
+        return self.parameters[0] / self.parameters[1]
+
+    def __str__(self):
+        width = max(len(name) for name, *_ in self.rows)
+        head = f"{'':{width}}  {'dense':>10}  {'on':>10}  {'on/dense':>8}"
+        return "\n".join([head, *(f"{name:{width}}  {dense:>10,}  {on:>10,}  {part:>8.1%}" for name, dense, on, part in self.rows)])
+
+    def _repr_html_(self):
+        body = "".join(f"<tr><th scope='row'>{name}</th><td>{dense:,}</td><td>{on:,}</td><td>{part:.1%}</td></tr>"
+                       for name, dense, on, part in self.rows)
+        return ("<table><thead><tr><th scope='col'>site</th><th scope='col'>dense</th><th scope='col'>on</th>"
+                f"<th scope='col'>on / dense</th></tr></thead><tbody>{body}</tbody></table>")

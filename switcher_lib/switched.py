@@ -1,0 +1,290 @@
+"""A task network and the switcher that reads it: f(x; θ ⊙ s(θ))."""
+
+import torch
+from torch import nn
+from torch.func import functional_call
+
+from switcher_lib import metrics, switchers
+from switcher_lib.sites import find_sites
+
+
+class Switched(nn.Module):
+    """A model whose neurons are scaled by what a switcher makes of its parameters: f(x; θ ⊙ s(θ)).
+
+    Parameters
+    ----------
+    model : nn.Module
+        The task network. It is used as it is, not copied.
+    example : Tensor
+        A batch of at least one input, as the model takes it.
+    switcher : str or callable, default "row"
+        ``row``, ``unet``, ``stats``, ``free``, ``random``, or a factory of sites such as
+        ``partial(RowSwitcher, hidden=64)``.
+    gate : str or callable, optional
+        ``relu``, ``relu_bn``, ``relu_tanh``, ``clamp``, ``step``, or a class; None leaves the switcher its default.
+    face : {"incoming", "outgoing"}, default "incoming"
+        Whether a factor multiplies the neuron's own weights and bias (γ and β where a BatchNorm follows), or its
+        readers' columns. For ReLU and factors of at least 0 both compute the same.
+    switch_inputs : bool, default False
+        Whether to switch the input features (pixels) that a Linear layer reads.
+    switch_flattened : bool, default False
+        Whether to switch flattened features one by one, besides their channels.
+    refresh : "live" or int, default "live"
+        While training: compute the factors at the current θ in every task step, or only every that many steps.
+    flow : bool, default False
+        Whether the task network's gradient also flows back through the switcher to θ; needs ``refresh="live"``.
+    noise : float, default 0.0
+        While training, factors are multiplied by 1 + noise · ε with ε standard normal; at least 0.
+    skip : sequence of str, default ()
+        Paths of layers to leave alone.
+
+    Attributes
+    ----------
+    sites : list of Site
+        Where the model is switched.
+    refused : dict of str to str
+        Path of each layer that is not switched, and why.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range or names something unknown.
+    SwitchError
+        If nothing in the model can be switched.
+
+    References
+    ----------
+    Han et al. 2021, arXiv:2110.05954 (neurons).
+    """
+
+    def __init__(self, model, example, *, switcher="row", gate=None, face="incoming", switch_inputs=False,
+                 switch_flattened=False, refresh="live", flow=False, noise=0.0, skip=()):
+        super().__init__()
+        if refresh != "live" and not (isinstance(refresh, int) and refresh >= 1):
+            raise ValueError(f"refresh={refresh!r} must be 'live' or a number of task steps of at least 1.")
+        if flow and refresh != "live":
+            raise ValueError(f"flow=True needs refresh='live', not {refresh!r}: stale factors carry no gradient.")
+        if noise < 0:
+            raise ValueError(f"noise={noise!r} must be at least 0.")
+        self.model = model
+        self.sites, self.refused = find_sites(model, example, face=face, switch_inputs=switch_inputs,
+                                              switch_flattened=switch_flattened, skip=skip)
+        self.switcher = switchers.make(switcher, self.sites, gate)
+        self.refresh, self.flow, self.noise = refresh, flow, noise
+        self.held = None                    # factors that are fixed from outside, or None
+        self._stale, self._age = None, 0    # factors of an earlier step, and task steps taken since the first
+        self._macs = metrics.macs_per_weight(model, example)
+        self._at_activations = self._find_activations()
+
+    def params(self):
+        """Return the task network's parameters θ as {name: tensor}."""
+        return dict(self.model.named_parameters())
+
+    def factors(self):
+        """Return the factors {site.key: (n,)} at the current θ, or the held ones; no buffer moves.
+
+        In eval mode these are the structure; in training mode a gate that normalises uses the layer's own statistics.
+        """
+        if self.held is not None:
+            return self.held
+        return functional_call(self.switcher, _buffer_copies(self.switcher), (self.params(),))
+
+    def scale(self, params, factors):
+        """Return θ ⊙ s: the parameters {name: tensor} with every site's face multiplied by its factors."""
+        for site in self.sites:
+            if site.key not in factors:
+                raise ValueError(f"factors has no {site.key!r}; it needs one vector for each of "
+                                 f"{[s.key for s in self.sites]}.")
+            params = site.scale(params, factors[site.key])
+        return params
+
+    def forward(self, x):
+        """Return the scaled network's outputs for a batch of inputs; see ``refresh``, ``flow`` and ``noise``."""
+        return self._run(x, self._running_factors())
+
+    def _run(self, x, factors, params=None, buffers=None):
+        """Run the scaled network, with the factors of Linear layers multiplied into activations.
+
+        (s ⊙ W) h + s ⊙ b = s ⊙ (W h + b), so both compute the same up to rounding; but a layer's batch of activations
+        is much smaller than a large weight matrix. For convolutions and BatchNorm it is the weights that are small.
+        """
+        hooks, replaced = [], params or self.params()
+        try:
+            for site in self.sites:
+                s = factors[site.key]
+                if site.key in self._at_activations:
+                    hooks += [self.model.get_submodule(path).register_forward_hook(_scale_output(s)) if face == "incoming"
+                              else self.model.get_submodule(path).register_forward_pre_hook(_scale_input(axis.spread(s)))
+                              for face, path, axis in self._at_activations[site.key]]
+                else:
+                    replaced = site.scale(replaced, s)
+            if params is None and len(self._at_activations) == len(self.sites):
+                return self.model(x)    # nothing is replaced: spare functional_call's work
+            return functional_call(self.model, {**replaced, **(buffers or {})}, (x,))
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _find_activations(self):
+        """Return {site.key: [(face, module path, axis)]} for the sites whose face lies in Linear layers alone."""
+        found = {}
+        for site in self.sites:
+            axes = site.incoming[:1] if site.face == "incoming" else site.outgoing    # weight and bias are one place
+            paths = [axis.name.rpartition(".")[0] for axis in axes]
+            if all(type(self.model.get_submodule(path)) is nn.Linear for path in paths):
+                found[site.key] = [(site.face, path, axis) for path, axis in zip(paths, axes)]
+        return found
+
+    def _running_factors(self):
+        if not self.training:
+            return self.factors()
+        if self.flow:
+            return self._noisy(self.factors())
+        if self.refresh == "live" or self._stale is None or self._age % self.refresh == 0:
+            with torch.no_grad():
+                self._stale = self.factors()
+        self._age += 1
+        return self._noisy(self._stale)
+
+    def _noisy(self, factors):
+        if self.noise == 0 or not self.training:
+            return factors
+        return {key: s * (1 + self.noise * torch.randn_like(s)) for key, s in factors.items()}
+
+    # -- the two losses of alternate learning
+
+    def task_loss(self, x, y, loss_fn):
+        """Return the loss that the task network descends. Only θ is to be stepped; the switcher's buffers stay."""
+        return loss_fn(self(x), y) + self.switcher.penalty(self.params())
+
+    def switcher_loss(self, x, y, loss_fn, cost=0.0):
+        """Return the loss that the switcher descends: the task's own, plus ``cost`` times :meth:`cost`.
+
+        θ gets no gradient, and the task network's buffers (BatchNorm's running statistics) stay as they were.
+        """
+        params = {name: p.detach() for name, p in self.params().items()}
+        factors = self.switcher(params)
+        loss = loss_fn(self._run(x, self._noisy(factors), params, _buffer_copies(self.model)), y)
+        return loss + cost * self.cost(factors) if cost else loss
+
+    def cost(self, factors=None):
+        """Return how much of the model is on, as a fraction of its parameters.
+
+        C = Σ over parameters of Π over the sites that touch it of p, over the dense count, where p is the switcher's
+        ``p_on``: min(s, 1) for deterministic gates.
+
+        Parameters
+        ----------
+        factors : dict of str to Tensor, optional
+            Factors {site.key: (n,)}; None takes the current ones.
+
+        Returns
+        -------
+        Tensor of shape ()
+            In (0, 1], differentiable in the factors.
+        """
+        on = self.switcher.p_on(self.factors() if factors is None else factors)
+        return self.count(on) / sum(p.numel() for p in self.model.parameters())
+
+    def count(self, on, macs=False):
+        """Return the number of parameters (or MACs for one input) that remain where neurons are on by ``on``.
+
+        Parameters
+        ----------
+        on : dict of str to Tensor
+            {site.key: (n,)}, each in [0, 1]; 0 and 1 count exactly.
+        macs : bool, default False
+            Whether to count multiply-accumulates instead of parameters.
+
+        Returns
+        -------
+        Tensor of shape ()
+            The count.
+        """
+        along = {}      # (parameter, dim) -> how far each position is on
+        for site in self.sites:
+            for axis in site.axes:
+                here = axis.spread(on[site.key])
+                along[axis.name, axis.dim] = along[axis.name, axis.dim] * here if (axis.name, axis.dim) in along else here
+        total = 0.0
+        for name, p in self.model.named_parameters():
+            size = self._macs.get(name, 0) if macs else 1
+            for dim, length in enumerate(p.shape):
+                size = size * (along[name, dim].sum() if (name, dim) in along else length)
+            total = total + size
+        return torch.as_tensor(total)
+
+    # -- holding the factors
+
+    def hold(self, factors):
+        """Fix the factors from outside, for example for a warm-up; :meth:`release` ends it.
+
+        Parameters
+        ----------
+        factors : dict of str to Tensor
+            {site.key: (n,)}.
+        """
+        self.scale(self.params(), factors)    # raises where a key or a length is wrong
+        self.held = {site.key: factors[site.key].detach().clone() for site in self.sites}
+
+    def hold_ones(self):
+        """Fix all factors at 1: the task network as if it were alone."""
+        device = next(self.model.parameters()).device
+        self.hold({site.key: torch.ones(site.size, device=device) for site in self.sites})
+
+    def freeze(self):
+        """Fix the factors at what they are now, in eval mode: the structure is found."""
+        self.release()
+        with torch.no_grad(), evaluating(self):
+            self.hold(self.factors())
+
+    def release(self):
+        """Let the switcher decide again."""
+        self.held = None
+
+    def structure(self):
+        """Return the :class:`~switcher_lib.metrics.Structure`: neurons in all and on at each site, parameters, MACs."""
+        with torch.no_grad(), evaluating(self):
+            factors = self.factors()
+            on = {key: (s != 0).to(s.dtype) for key, s in factors.items()}
+            ones = {key: torch.ones_like(s) for key, s in factors.items()}
+            return metrics.Structure(
+                sites={site.key: (site.size, int(on[site.key].sum())) for site in self.sites},
+                parameters=(int(self.count(ones)), int(self.count(on).round())),
+                macs=(int(self.count(ones, macs=True)), int(self.count(on, macs=True).round())),
+            )
+
+    def get_extra_state(self):
+        """Return what a checkpoint needs besides parameters and buffers."""
+        return {"held": self.held, "stale": self._stale, "age": self._age}
+
+    def set_extra_state(self, state):
+        """Take back what :meth:`get_extra_state` gave."""
+        self.held, self._stale, self._age = state["held"], state["stale"], state["age"]
+
+
+def _scale_output(s):
+    return lambda module, inputs, output: output * s
+
+
+def _scale_input(s):
+    return lambda module, inputs: (inputs[0] * s, *inputs[1:])
+
+
+class evaluating:
+    """Context in which a module is in eval mode; its modules' own modes come back afterwards."""
+
+    def __init__(self, module):
+        self.module = module
+
+    def __enter__(self):
+        self.modes = {m: m.training for m in self.module.modules()}
+        self.module.eval()
+
+    def __exit__(self, *exception):
+        for module, mode in self.modes.items():
+            module.training = mode
+
+
+def _buffer_copies(module):
+    return {name: buffer.clone() for name, buffer in module.named_buffers()}

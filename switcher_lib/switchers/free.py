@@ -1,0 +1,34 @@
+"""The control: factors that look at nothing."""
+
+import torch
+from torch import nn
+
+from switcher_lib.switchers.base import Switcher
+
+
+class FreeGates(Switcher):
+    """One free score for each neuron: s_j = g(a_j). Same gate, same steps, same loss, but no weights are read.
+
+    Whatever this does as well as a switcher network does not come from reading the weights.
+
+    Parameters
+    ----------
+    sites : sequence of Site
+        Where the task network is switched.
+    gate : str or callable, default "clamp"
+        Maps scores to factors; see :mod:`switcher_lib.gates`.
+    bias : float, default 0.5
+        Where all scores start.
+    spread : float, default 0.1
+        Standard deviation of the scores' starting values, at least 0.
+    """
+
+    def __init__(self, sites, gate="clamp", bias=0.5, spread=0.1):
+        super().__init__(sites, gate)
+        if spread < 0:
+            raise ValueError(f"spread={spread!r} must be at least 0.")
+        self.free = nn.ParameterDict({site.key: nn.Parameter(bias + spread * torch.randn(site.size)) for site in self.sites})
+
+    def scores(self, params):
+        """Return {site.key: scores (n,)}, whatever the parameters are."""
+        return dict(self.free.items())

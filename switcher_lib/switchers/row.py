@@ -1,0 +1,60 @@
+"""A switcher that looks at one neuron at a time."""
+
+from torch import nn
+
+from switcher_lib.errors import unknown_name
+from switcher_lib.switchers.base import Switcher, weight_blocks
+
+
+class RowSwitcher(Switcher):
+    """Each neuron's factor from its own weights: s_j = g(MLP(w_j)).
+
+    One MLP for each site, shared by the site's neurons: permuting a layer's neurons permutes its factors. Permuting
+    the layer before permutes the entries of w_j, and does change them.
+
+    Parameters
+    ----------
+    sites : sequence of Site
+        Where the task network is switched.
+    hidden : int, default 32
+        Width of the MLP, at least 1.
+    reads : {"incoming", "outgoing", "both"}, default "incoming"
+        Which of a neuron's weights w_j is made of; pixels and flattened features have outgoing weights only.
+    gate : str or callable, default "clamp"
+        Maps scores to factors; see :mod:`switcher_lib.gates`.
+    bias : float, default 0.5
+        Score that the MLP's output layer starts from. With the clamp gate, 0.5 is the middle of its slope.
+
+    References
+    ----------
+    Han et al. 2021, arXiv:2110.05954. The row MLP is ours; theirs is :class:`UNetSwitcher`.
+    """
+
+    def __init__(self, sites, hidden=32, reads="incoming", gate="clamp", bias=0.5):
+        super().__init__(sites, gate)
+        if not isinstance(hidden, int) or hidden < 1:
+            raise ValueError(f"hidden={hidden!r} must be an integer of at least 1.")
+        if reads not in ("incoming", "outgoing", "both"):
+            raise unknown_name("reads", reads, ("incoming", "outgoing", "both"), "set of weights")
+        self.reads = reads
+        self.scorers = nn.ModuleDict({site.key: scorer(_width(site, reads), hidden, bias) for site in self.sites})
+
+    def scores(self, params):
+        """Return {site.key: scores (n,)}."""
+        return {site.key: self.scorers[site.key](weight_blocks(site, params, self.reads)).squeeze(-1) for site in self.sites}
+
+
+def scorer(width, hidden, bias):
+    """Return an MLP from (n, width) to scores (n, 1) whose scores start near ``bias``."""
+    out = nn.Linear(hidden, 1)
+    nn.init.constant_(out.bias, bias)
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), out)
+
+
+def _width(site, reads):
+    def width(axes):
+        return sum(axis.width for axis in axes)
+
+    if not site.own or reads == "outgoing":
+        return width(site.outgoing)
+    return width(site.own) + (width(site.outgoing) if reads == "both" else 0)

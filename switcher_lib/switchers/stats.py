@@ -1,0 +1,74 @@
+"""A switcher that reads statistics: one for all layers, all widths, all orders of the neurons."""
+
+import torch
+
+from switcher_lib.switchers.base import Switcher
+from switcher_lib.switchers.row import scorer
+
+
+class StatsSwitcher(Switcher):
+    """Each neuron's factor from permutation-invariant statistics of its weights, by one MLP for all sites.
+
+    Nothing here depends on a layer's width, so that a switcher learned on one network can be asked about another;
+    and nothing depends on the order of neurons, in its own layer or in its neighbours.
+
+    Parameters
+    ----------
+    sites : sequence of Site
+        Where the task network is switched.
+    hidden : int, default 32
+        Width of the MLP, at least 1.
+    gate : str or callable, default "clamp"
+        Maps scores to factors; see :mod:`switcher_lib.gates`.
+    bias : float, default 0.5
+        Score that the MLP's output layer starts from.
+
+    References
+    ----------
+    Ours. Statistics of weights as a network's description: Unterthiner et al. 2020, arXiv:2002.11448; invariance by
+    pooling: Zaheer et al. 2017, arXiv:1703.06114.
+    """
+
+    def __init__(self, sites, hidden=32, gate="clamp", bias=0.5):
+        super().__init__(sites, gate)
+        if not isinstance(hidden, int) or hidden < 1:
+            raise ValueError(f"hidden={hidden!r} must be an integer of at least 1.")
+        self.scorer = scorer(STATISTICS, hidden, bias)
+
+    def scores(self, params):
+        """Return {site.key: scores (n,)}."""
+        return {site.key: self.scorer(row_statistics(site, params)).squeeze(-1) for site in self.sites}
+
+
+STATISTICS = 15    # 6 of the incoming weights, 6 of the outgoing ones, 3 of the layer
+
+
+def row_statistics(site, params):
+    """Describe a site's neurons by statistics that no permutation of neurons can change.
+
+    Parameters
+    ----------
+    site : Site
+        The neurons.
+    params : dict of str to Tensor
+        The task network's parameters.
+
+    Returns
+    -------
+    Tensor of shape (n, 15)
+        For the incoming and for the outgoing weights, divided by the layer's standard deviation: mean, root mean
+        square, its logarithm, mean absolute value, largest, smallest (incoming ones are 0 for features); then, for
+        the layer: logarithms of fan-in + 1 and fan-out, and whether it is a layer of features.
+    """
+    rows, columns = site.rows(params), site.columns(params)
+    layer = rows.new_tensor([rows.shape[1] + 1.0, columns.shape[1], 1.0]).log()
+    layer[2] = float(site.kind == "feature")
+    return torch.cat([_moments(rows), _moments(columns), layer.expand(site.size, 3)], dim=1)
+
+
+def _moments(weights):
+    if weights.shape[1] == 0:
+        return weights.new_zeros(len(weights), 6)
+    w = weights / (weights.std(unbiased=False) + 1e-8)
+    rms = (w.square().mean(1) + 1e-12).sqrt()
+    return torch.stack([w.mean(1), rms, rms.log(), w.abs().mean(1), w.amax(1), w.amin(1)], dim=1)

@@ -1,0 +1,89 @@
+"""The switcher of the papers, as far as it is known: a U-Net that sees a layer's weights as an image."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from switcher_lib.switchers.base import Switcher
+
+
+class UNetSwitcher(Switcher):
+    """Factors from the weight matrix read as a one-channel image, by one U-Net for each site.
+
+    The image has a row for each neuron and a column for each of its weights. Convolutions see neighbours, so the
+    factors depend on the order of the neurons, which means nothing: a property to be put to the test.
+
+    Parameters
+    ----------
+    sites : sequence of Site
+        Where the task network is switched.
+    channels : sequence of int, default (8, 16, 32, 64, 128)
+        Channels at each level, going down; a max-pooling between two levels.
+    reads : {"incoming", "outgoing"}, default "outgoing"
+        Which weights make the image. Features have outgoing weights only.
+    gate : str or callable, default "relu_bn"
+        Maps scores to factors; see :mod:`switcher_lib.gates`.
+
+    References
+    ----------
+    Han et al. 2021, arXiv:2110.05954; Ronneberger et al. 2015, arXiv:1505.04597. Known of the original: one U-Net for
+    each layer, the weight matrix as a one-channel image, 3×3 convolutions with BatchNorm and ReLU, 8, 16, 32, …
+    channels, a last convolution as long as the fan-out that leaves one number for each neuron, ReLU(BatchNorm) as
+    gate. Not known, and chosen here: two convolutions a level, transposed convolutions going up, the depth.
+    """
+
+    def __init__(self, sites, channels=(8, 16, 32, 64, 128), reads="outgoing", gate="relu_bn"):
+        super().__init__(sites, gate)
+        if len(channels) < 1 or any(not isinstance(c, int) or c < 1 for c in channels):
+            raise ValueError(f"channels={channels!r} must be positive integers, at least one.")
+        if reads not in ("incoming", "outgoing"):
+            raise ValueError(f"reads={reads!r} is not a weight image. Known: incoming, outgoing.")
+        self.reads = reads
+        self.unets = nn.ModuleDict({site.key: _UNet(channels) for site in self.sites})
+        self.collapse = nn.ModuleDict({site.key: nn.Conv2d(channels[0], 1, (1, self._width(site))) for site in self.sites})
+
+    def _axis(self, site):
+        """The weight whose matrix is the image: the neurons' own, or their first reader's."""
+        return site.own[0] if site.own and self.reads == "incoming" else site.outgoing[0]
+
+    def _width(self, site):
+        return self._axis(site).width
+
+    def scores(self, params):
+        """Return {site.key: scores (n,)}."""
+        scores = {}
+        for site in self.sites:
+            image = self._axis(site).read(params)[None, None]              # (1, 1, n, d)
+            scores[site.key] = self.collapse[site.key](self.unets[site.key](image)).reshape(-1)
+        return scores
+
+
+class _UNet(nn.Module):
+    """(1, 1, n, d) -> (1, channels[0], n, d): down with max-pooling, up with skips; any n and d, padded inside."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.down = nn.ModuleList(_two_convolutions(i, o) for i, o in zip((1, *channels), channels))
+        pairs = list(zip(channels[1:], channels))[::-1]
+        self.up = nn.ModuleList(nn.ConvTranspose2d(deep, shallow, 2, stride=2) for deep, shallow in pairs)
+        self.merge = nn.ModuleList(_two_convolutions(2 * shallow, shallow) for _, shallow in pairs)
+
+    def forward(self, image):
+        n, d = image.shape[-2:]
+        unit = 2 ** (len(self.down) - 1)
+        x = F.pad(image, (0, -d % unit, 0, -n % unit))
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(F.max_pool2d(x, 2) if level else x)
+            skips.append(x)
+        skips.pop()
+        for up, merge in zip(self.up, self.merge):
+            x = merge(torch.cat([skips.pop(), up(x)], dim=1))
+        return x[..., :n, :d]
+
+
+def _two_convolutions(channels_in, channels_out):
+    layers = []
+    for c in (channels_in, channels_out):
+        layers += [nn.Conv2d(c, channels_out, 3, padding=1, bias=False), nn.BatchNorm2d(channels_out), nn.ReLU()]
+    return nn.Sequential(*layers)

@@ -1,0 +1,394 @@
+"""Alternate learning: the task network and its switcher take turns on the same loss."""
+
+import hashlib
+import json
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.optim import SGD, Adam
+
+from switcher_lib.errors import DataError, TrainingStopped, unknown_name
+from switcher_lib.progress import progress_bar
+from switcher_lib.switched import Switched, evaluating
+
+CHECK_EVERY = 50    # task steps between two looks at whether training still makes sense
+
+
+def seed_everything(seed):
+    """Seed PyTorch's global generator, from which models and switchers draw their first weights.
+
+    Parameters
+    ----------
+    seed : int
+        At least 0.
+    """
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed={seed!r} must be an integer of at least 0.")
+    torch.manual_seed(seed)
+
+
+def task_step(net, x, y, optimizer, loss_fn=F.cross_entropy):
+    """Take one step of the task network; the switcher's parameters and buffers stay as they are.
+
+    Parameters
+    ----------
+    net : Switched
+        The network, in training mode.
+    x, y : Tensor
+        A batch of inputs and its targets.
+    optimizer : torch.optim.Optimizer
+        Over ``net.model.parameters()``.
+    loss_fn : callable, default cross-entropy
+        From outputs and targets to a scalar.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss before the step, detached.
+    """
+    loss = net.task_loss(x, y, loss_fn)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def switcher_step(net, x, y, optimizer, loss_fn=F.cross_entropy, cost=0.0):
+    """Take one step of the switcher; the task network's parameters and buffers stay as they are.
+
+    Parameters
+    ----------
+    net : Switched
+        The network, in training mode.
+    x, y : Tensor
+        A batch of inputs and its targets.
+    optimizer : torch.optim.Optimizer
+        Over ``net.switcher.parameters()``.
+    loss_fn : callable, default cross-entropy
+        From outputs and targets to a scalar.
+    cost : float, default 0.0
+        Weight λ of the cost term, see :meth:`Switched.cost`.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss before the step, cost term included, detached.
+    """
+    loss = net.switcher_loss(x, y, loss_fn, cost)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean loss and accuracy (in [0, 1]) over a split of ``size`` examples."""
+
+    loss: float
+    accuracy: float
+    size: int
+
+    @property
+    def error(self):
+        """Error rate in percent."""
+        return 100 * (1 - self.accuracy)
+
+
+def evaluate(net, split, *, batch_size=2000, loss_fn=F.cross_entropy):
+    """Evaluate a network in eval mode; a switched one with its factors at the current θ.
+
+    Parameters
+    ----------
+    net : Switched or nn.Module
+        The network.
+    split : Split
+        Images and labels, from :func:`switcher_lib.data.load`.
+    batch_size : int, default 2000
+        At least 1.
+    loss_fn : callable, default cross-entropy
+        A mean over the batch.
+
+    Returns
+    -------
+    Evaluation
+        Loss and accuracy.
+    """
+    loss = correct = 0.0
+    with torch.no_grad(), evaluating(net):
+        run = net
+        if isinstance(net, Switched):    # once for the split, not for every batch
+            run = partial(torch.func.functional_call, net.model, net.scale(net.params(), net.factors()))
+        for x, y in split.batches(batch_size):
+            out = run(x)
+            loss += float(loss_fn(out, y)) * len(y)
+            correct += float((out.argmax(1) == y).sum())
+    return Evaluation(loss / len(split), correct / len(split), len(split))
+
+
+@dataclass
+class History:
+    """What happened in a training run: one record for each epoch.
+
+    Attributes
+    ----------
+    records : list of dict
+        ``epoch``, ``task_loss`` and ``switcher_loss`` (means over the epoch), ``task_steps`` and ``switcher_steps``
+        (so far), ``on`` ({site key: neurons on}), ``parameters`` (that remain), ``validation_loss`` and
+        ``validation_accuracy`` where there is a validation split, ``seconds`` (training alone, so far).
+    """
+
+    records: list = field(default_factory=list)
+
+    @property
+    def last(self):
+        """The last record."""
+        return self.records[-1]
+
+    def column(self, name):
+        """Return one entry of every record as a list."""
+        return [record[name] for record in self.records]
+
+    def __str__(self):
+        return f"History of {len(self.records)} epochs; last: {self.last}" if self.records else "History of 0 epochs"
+
+
+def cosine(t):
+    """Return the learning rate's factor at progress ``t`` in [0, 1]: from 1 down to 0 along a cosine."""
+    return 0.5 * (1 + math.cos(math.pi * t))
+
+
+def constant(t):
+    """Return 1 at any progress ``t``."""
+    return 1.0
+
+
+SCHEDULES = {"cosine": cosine, "constant": constant}
+
+
+def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, cost=0.0, task_optimizer=None,
+        switcher_optimizer=None, schedule="cosine", loss_fn=F.cross_entropy, augment=None, seed=0, checkpoint=None,
+        progress=True):
+    """Train a switched network by alternate learning, or a plain one by itself.
+
+    Parameters
+    ----------
+    net : Switched or nn.Module
+        The network. A plain module gets the same task steps and no switcher steps: the dense baseline.
+    data : Data or Split
+        What to learn from. With a :class:`~switcher_lib.data.Data` its training split, and every record tells the
+        validation split's loss and accuracy. With a :class:`~switcher_lib.data.Split` that split and no validation.
+    epochs : int, default 20
+        Passes of the task network over the data, at least 1.
+    batch_size : int, default 64
+        At least 1.
+    every : int or "epoch", default 8
+        A switcher step after every that many task steps (at least 1), on that step's batch; or ``"epoch"``: an epoch
+        of switcher steps after each epoch of task steps.
+    warmup : int, default 0
+        Epochs of the task network alone first, with all factors at 1; in [0, epochs].
+    freeze : float, default 0.0
+        Fraction of the epochs, at the end, in which the factors are fixed and the task network goes on; in [0, 1).
+    cost : float or callable, default 0.0
+        Weight λ of the cost term in the switcher's loss, at least 0; or a function from progress in [0, 1] to λ.
+    task_optimizer : callable, optional
+        From parameters to an optimizer; default SGD, learning rate 0.05, momentum 0.9, weight decay 1e-4.
+    switcher_optimizer : callable, optional
+        The same for the switcher; default Adam, learning rate 1e-3, which stays constant.
+    schedule : {"cosine", "constant"} or callable, default "cosine"
+        From progress in [0, 1] to the factor of the task network's learning rate.
+    loss_fn : callable, default cross-entropy
+        From outputs and targets to a scalar.
+    augment : callable, optional
+        From a batch of images and a generator to a batch of images.
+    seed : int, default 0
+        Seed of the batches' order, of augmentation, noise and dropout. PyTorch's global generator is left as it was.
+    checkpoint : str or Path, optional
+        File to write after every epoch. If it is there, the run goes on from it and ends as if never interrupted.
+    progress : bool, default True
+        Whether to show a progress bar; ``TQDM_DISABLE=1`` in the environment silences all.
+
+    Returns
+    -------
+    History
+        One record for each epoch.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range, or the checkpoint belongs to another model or another run.
+    TrainingStopped
+        If the loss is no longer finite, or all neurons of a site are switched off; the message says what to change.
+
+    References
+    ----------
+    Alternate learning of both networks on one loss: Han et al. 2021, arXiv:2110.05954 and arXiv:2103.15590. Switcher
+    steps between single batches, the cost term and freezing are ours.
+    """
+    split, validation = (data.train, data.validation) if hasattr(data, "train") else (data, None)
+    _check(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, cost=cost)
+    if len(split) == 0:
+        raise DataError("data has no training examples.")
+    if isinstance(schedule, str) and schedule not in SCHEDULES:
+        raise unknown_name("schedule", schedule, SCHEDULES, "schedule")
+    rate = SCHEDULES.get(schedule, schedule) if isinstance(schedule, str) else schedule
+    weight = cost if callable(cost) else lambda t: cost
+    switched = isinstance(net, Switched)
+    learns = switched and net.switcher.learns
+    task_model = net.model if switched else net
+    task = (task_optimizer or partial(SGD, lr=0.05, momentum=0.9, weight_decay=1e-4))(task_model.parameters())
+    switch = (switcher_optimizer or partial(Adam, lr=1e-3))(net.switcher.parameters()) if learns else None
+    first_rates = [group["lr"] for group in task.param_groups]
+    run = _Run(net, {"task": task, "switcher": switch}, History(), checkpoint,
+               dict(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, seed=seed,
+                    cost=None if callable(cost) else cost, examples=len(split)))
+    start = run.resume()
+    history = run.history
+    frozen_from = round(epochs * (1 - freeze))
+    steps_per_epoch = math.ceil(len(split) / batch_size)
+    seconds = history.last["seconds"] if start else 0.0
+    switcher_steps = history.last["switcher_steps"] if start else 0
+
+    with torch.random.fork_rng(devices=[]):
+        for epoch in range(start, epochs):
+            torch.manual_seed(seed * 1_000_003 + epoch)
+            order = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+            if switched and epoch == 0 and warmup:
+                net.hold_ones()
+            if switched and epoch == warmup and warmup:
+                net.release()
+            if switched and epoch == frozen_from and freeze:
+                net.freeze()
+            alternating = learns and warmup <= epoch < frozen_from
+            task_losses, switcher_losses = [], []
+            began = time.perf_counter()
+            net.train()
+            bar = progress_bar(steps_per_epoch, f"epoch {epoch + 1}/{epochs}", progress)
+            for i, (x, y) in enumerate(split.batches(batch_size, generator=order, augment=augment)):
+                t = (epoch + i / steps_per_epoch) / epochs
+                for group, lr in zip(task.param_groups, first_rates):
+                    group["lr"] = lr * rate(t)
+                if switched:
+                    task_losses.append(task_step(net, x, y, task, loss_fn))
+                else:
+                    task_losses.append(_plain_step(net, x, y, task, loss_fn))
+                if alternating and every != "epoch" and (epoch * steps_per_epoch + i + 1) % every == 0:
+                    switcher_losses.append(switcher_step(net, x, y, switch, loss_fn, weight(t)))
+                if switched:
+                    net.switcher.after_step(net.params(), t)
+                if i % CHECK_EVERY == 0 or i == steps_per_epoch - 1:
+                    _stop_if_hopeless(net, [*task_losses[-CHECK_EVERY:], *switcher_losses[-CHECK_EVERY:]], epoch, i, cost)
+                bar.update()
+            if alternating and every == "epoch":
+                for i, (x, y) in enumerate(split.batches(batch_size, generator=order, augment=augment)):
+                    switcher_losses.append(switcher_step(net, x, y, switch, loss_fn, weight((epoch + 1) / epochs)))
+                    if i % CHECK_EVERY == 0 or i == steps_per_epoch - 1:
+                        _stop_if_hopeless(net, switcher_losses[-CHECK_EVERY:], epoch, steps_per_epoch + i, cost)
+            bar.close()
+            seconds += time.perf_counter() - began
+            switcher_steps += len(switcher_losses)
+            record = dict(epoch=epoch + 1, task_loss=_mean(task_losses), switcher_loss=_mean(switcher_losses),
+                          task_steps=(epoch + 1) * steps_per_epoch, switcher_steps=switcher_steps, seconds=seconds)
+            if switched:
+                structure = net.structure()
+                record |= dict(on={key: on for key, (_, on) in structure.sites.items()}, parameters=structure.parameters[1])
+            if validation is not None:
+                result = evaluate(net, validation, loss_fn=loss_fn)
+                record |= dict(validation_loss=result.loss, validation_accuracy=result.accuracy)
+            history.records.append(record)
+            run.save(epoch + 1)
+    return history
+
+
+def _plain_step(model, x, y, optimizer, loss_fn):
+    loss = loss_fn(model(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+def _mean(losses):
+    return float(torch.stack(losses).mean()) if losses else None
+
+
+def _check(epochs, batch_size, every, warmup, freeze, cost):
+    for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("warmup", warmup, 0)):
+        if not isinstance(value, int) or value < least:
+            raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
+    if every != "epoch" and (not isinstance(every, int) or every < 1):
+        raise ValueError(f"every={every!r} must be 'epoch' or a number of task steps of at least 1.")
+    if warmup > epochs:
+        raise ValueError(f"warmup={warmup} must not be more than epochs={epochs}.")
+    if not 0 <= freeze < 1:
+        raise ValueError(f"freeze={freeze!r} must be a fraction in [0, 1).")
+    if not callable(cost) and not cost >= 0:
+        raise ValueError(f"cost={cost!r} must be at least 0, or a function from progress in [0, 1].")
+
+
+def _stop_if_hopeless(net, losses, epoch, step, cost):
+    where = f"epoch {epoch + 1}, step {step + 1}"
+    if not all(math.isfinite(loss) for loss in losses):
+        raise TrainingStopped(f"{where}: the loss is not finite. Lower the task network's learning rate, or use a "
+                              "bounded gate (clamp, relu_tanh): unbounded factors can grow without end.")
+    if isinstance(net, Switched) and net.held is None:
+        with torch.no_grad():
+            for key, s in net.factors().items():
+                if not (s != 0).any():
+                    advice = f"lower cost (now {cost!r}), " if cost else ""
+                    raise TrainingStopped(
+                        f"{where}: all {len(s)} neurons of {key!r} are switched off, so nothing can be learned any more. "
+                        f"Try: {advice}a lower learning rate of the switcher, a larger starting bias of its scores, a "
+                        "bounded gate, or a warm-up.")
+
+
+@dataclass
+class _Run:
+    """A training run that can be left and taken up again."""
+
+    net: torch.nn.Module
+    optimizers: dict
+    history: History
+    path: Path | None
+    settings: dict
+
+    @property
+    def _fingerprint(self):
+        shapes = {name: list(p.shape) for name, p in self.net.named_parameters()}
+        return hashlib.sha256(json.dumps([shapes, self.settings], sort_keys=True).encode()).hexdigest()
+
+    def save(self, epochs_done):
+        if self.path is None:
+            return
+        path = Path(self.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        torch.save(dict(fingerprint=self._fingerprint, settings=self.settings, epochs_done=epochs_done,
+                        net=self.net.state_dict(), records=self.history.records,
+                        optimizers={k: o.state_dict() for k, o in self.optimizers.items() if o}), part)
+        os.replace(part, path)    # a killed run leaves the last whole checkpoint
+
+    def resume(self):
+        if self.path is None or not Path(self.path).exists():
+            return 0
+        try:
+            state = torch.load(self.path, weights_only=True)
+            fingerprint = state["fingerprint"]
+        except Exception as error:
+            raise ValueError(f"checkpoint={str(self.path)!r} is not a readable checkpoint ({type(error).__name__}); "
+                             "delete it to start again.") from error
+        if fingerprint != self._fingerprint:
+            raise ValueError(f"checkpoint={str(self.path)!r} belongs to another model or run (its settings: "
+                             f"{state['settings']}; this run: {self.settings}). Delete it, or name another file.")
+        self.net.load_state_dict(state["net"])
+        for key, optimizer in self.optimizers.items():
+            if optimizer:
+                optimizer.load_state_dict(state["optimizers"][key])
+        self.history.records.extend(state["records"])
+        return state["epochs_done"]
