@@ -10,9 +10,11 @@ WORKERS      ?= 2
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BOOK  := _build/html
-# Two workers share the machine: one thread each. No progress bars in outputs. No kernel of another environment.
-TEST_ENV := OMP_NUM_THREADS=1 TQDM_DISABLE=1 MPLBACKEND=agg PYTHONDONTWRITEBYTECODE=1
-BUILD := $(BIN)/jupyter-book build . -W -n --keep-going
+# Two workers share the machine: one thread each. No progress bars in outputs.
+TEST_ENV := OMP_NUM_THREADS=1 TQDM_DISABLE=1
+# A build that fails forgets what it read: the next one shows its warnings again instead of passing for nothing to do.
+BUILD = mkdir -p _build; $(BIN)/jupyter-book build . -W -n --keep-going --quiet $(1) >_build/build.log \
+  || { cat _build/build.log; rm -rf _build/.doctrees; echo "The book was not built: see the warnings above."; exit 1; }
 
 .DEFAULT_GOAL := help
 .PHONY: help book test test-book test-notebooks test-unit execute bench serve lock browser clean
@@ -24,14 +26,15 @@ help: ## list the commands
 	@echo "Settings: PYTHON=$(PYTHON)  VENV=$(VENV)  REQUIREMENTS=$(REQUIREMENTS)  WORKERS=$(WORKERS)  PORT=$(PORT)"
 
 book: $(STAMP) ## build the book from the committed outputs and say where to open it
-	@$(BUILD) --quiet || { rm -rf _build/.doctrees; echo "The book was not built: see the warnings above."; exit 1; }
+	@$(call BUILD)
 	@echo "The book is ready. Open $(BOOK)/index.html in a browser: no server and no network needed."
 
 test: $(STAMP) browser ## run everything: the strict book build, every notebook, the unit and page tests
 	@$(MAKE) --no-print-directory -k test-book test-notebooks test-unit
 
 test-book: $(STAMP) ## build the whole book afresh; a warning or a reference that leads nowhere is an error
-	@$(BUILD) --all --quiet || { rm -rf _build/.doctrees; exit 1; }
+	@$(call BUILD,--all)
+	@echo "The book builds without a warning."
 
 test-notebooks: $(STAMP) ## run every notebook from top to bottom; none may fail
 	@set -- $(wildcard book/*.ipynb); if [ $$# -eq 0 ]; then echo "No notebook in book/."; exit 1; fi; \
@@ -39,13 +42,13 @@ test-notebooks: $(STAMP) ## run every notebook from top to bottom; none may fail
 	  -n $(WORKERS) --dist loadfile -p no:cacheprovider -q "$$@"
 
 test-unit: $(STAMP) ## run the tests of the library, the book's pages and the commands
-	@$(TEST_ENV) REQUIRE_BOOK=1 $(BIN)/python -m pytest tests -n $(WORKERS) --dist worksteal
+	@$(TEST_ENV) MPLBACKEND=agg REQUIRE_BOOK=1 $(BIN)/python -m pytest tests -n $(WORKERS) --dist worksteal
 
 execute: $(STAMP) ## run the notebooks one after another and store their outputs (ONLY="book/05-mnist.ipynb" for some)
 	@$(BIN)/python book/_scripts/execute.py $(ONLY)
 
-bench: $(STAMP) ## measure speed: run every script in benchmarks/
-	@status=0; for script in $(wildcard benchmarks/[a-z]*.py); do \
+bench: $(STAMP) ## measure speed: run every benchmarks/bench_*.py
+	@status=0; for script in $(wildcard benchmarks/bench_*.py); do \
 	  echo "== $$script"; $(BIN)/python $$script || status=1; done; exit $$status
 
 serve: book ## build the book and serve it on this machine (PORT=8000)

@@ -1,5 +1,7 @@
 """Learning a network's structure from its own weights: f(x; θ ⊙ s(θ))."""
 
+import importlib
+
 from switcher_lib import compaction, data, errors, gates, metrics, models, sites, switched, switchers, training
 from switcher_lib.compaction import Certificate, Compacted, compact, fold, load_compact
 from switcher_lib.errors import CertificateError, DataError, SwitchError, SwitchWarning, TrainingStopped
@@ -13,6 +15,13 @@ __version__ = "0.1.0"
 __all__ = [
     "Certificate", "CertificateError", "Compacted", "DataError", "FreeGates", "History", "RandomSwitcher", "RowSwitcher",
     "Site", "StatsSwitcher", "SwitchError", "SwitchWarning", "Switched", "Switcher", "TrainingStopped", "UNetSwitcher",
-    "compact", "compaction", "data", "errors", "evaluate", "find_sites", "fit", "fold", "gates", "load_compact", "metrics",
-    "models", "seed_everything", "sites", "switched", "switcher_step", "switchers", "task_step", "training",
+    "compact", "compaction", "data", "errors", "evaluate", "experiments", "explore", "find_sites", "fit", "fold", "gates", "load_compact", "metrics",
+    "models", "plotting", "seed_everything", "sites", "switched", "switcher_step", "switchers", "task_step", "training",
 ]
+
+
+def __getattr__(name):
+    """Import on first use what not everybody needs, so that ``import switcher_lib`` stays quick."""
+    if name in ("experiments", "explore", "plotting"):
+        return importlib.import_module(f"switcher_lib.{name}")
+    raise AttributeError(f"module 'switcher_lib' has no attribute {name!r}")

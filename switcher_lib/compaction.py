@@ -103,7 +103,8 @@ class Compacted:
         meta = {"format": FORMAT, "class": type(self.model).__name__, "groups": json.dumps(groups)}
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
-            save_file({name: t.contiguous() for name, t in self.model.state_dict().items()}, part, metadata=meta)
+            tensors = {name: t.clone(memory_format=torch.contiguous_format) for name, t in self.model.state_dict().items()}
+            save_file(tensors, part, metadata=meta)
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
@@ -212,7 +213,6 @@ class _Plan:
             for label in roots[roots > 0].unique().tolist():
                 self.places.setdefault(label, []).append((read, torch.nonzero(roots == label)[:, 0]))
         self._decide()
-        self._keep_one_each()
         self.keep = {}           # (tensor name, dim) -> positions kept
         self.index = {}          # Linear path -> positions of the features it reads, where some are left out
         self._positions()
@@ -223,6 +223,16 @@ class _Plan:
         candidates = labels - set(self.wiring.fixed)
         for label in sorted(candidates):
             self._try_constant(label)
+        constant = dict(self.reason)
+        while True:              # a neuron kept for its layer's sake may need what it reads: then again without it
+            self.reason = {label: why for label, why in constant.items() if label in candidates}
+            self._leave_out_unread(candidates)
+            kept = self._keep_one_each()
+            if not kept:
+                return
+            candidates -= kept
+
+    def _leave_out_unread(self, candidates):
         while True:              # an unread neuron frees what only it has read
             used = {read: self._used(read) for read in self.wiring.reads}
             unread = [label for label in candidates - set(self.reason)
@@ -241,7 +251,8 @@ class _Plan:
     def _try_constant(self, label):
         """Rules (a) and (c): the neuron is constant wherever it is read, and worth the same everywhere there."""
         contributions, values = {}, []
-        for read, at in self.places.get(label, ()):
+        places = self.places.get(label, ())
+        for read, at in places:
             module = self.modules[read.path]
             dim = -1 if isinstance(module, nn.Linear) else 1
             const = read.const[:1].index_select(dim, at)
@@ -252,11 +263,14 @@ class _Plan:
                 continue
             alone = torch.zeros_like(read.const[:1]).index_copy(dim, at, const)
             worth = affine(module, alone, module.weight.detach().double(), None).movedim(dim, -1).flatten(0, -2)
-            if not (worth == worth[:1]).all():
+            if not torch.allclose(worth, worth[:1], rtol=0, atol=1e-14 * float(worth.abs().max())):
                 self.stuck[label] = f"kept: constant, but the zero padding of {read.path} shows where the border is"
                 return
             if module.bias is None:
                 self.stuck[label] = f"kept: constant, but {read.path} has no bias to absorb it"
+                return
+            if sum(other.path == read.path for other, _ in places) > 1:
+                self.stuck[label] = f"kept: constant, but {read.path} runs more than once on the same bias"
                 return
             contributions[read.path] = worth[0]
         if not values:
@@ -272,14 +286,18 @@ class _Plan:
         return torch.tensor([label not in self.reason for label in self.wiring.root(labels).tolist()])
 
     def _keep_one_each(self):
+        """Keep the first neuron of every layer that has none left, and return the labels kept."""
+        kept = set()
         for path, producer in self.wiring.producers.items():
             if not self._on(producer.labels).any():
                 first = int(self.wiring.root(producer.labels)[0])
                 warnings.warn(f"{path}: all {len(producer.labels)} neurons are off; one is kept so that the layer exists.",
-                              SwitchWarning, stacklevel=4)
+                              SwitchWarning, stacklevel=5)
                 self.stuck[first] = "kept: the last neuron of its layer"
                 self.reason.pop(first)
                 self.constant.pop(first, None)
+                kept.add(first)
+        return kept
 
     def _positions(self):
         for (name, dim), labels in self.wiring.axes.items():
@@ -341,9 +359,12 @@ def _slice_tensor(name, tensor, plan):
 
 def _slice(model, plan):
     """Slice every parameter and buffer of a model in place and set the layers' sizes."""
-    for name, p in list(model.named_parameters()):
+    new = {}    # a parameter with two owners stays one parameter
+    for name, p in list(model.named_parameters(remove_duplicate=False)):
         owner, attribute = _owner(model, name)
-        setattr(owner, attribute, nn.Parameter(_slice_tensor(name, p.data, plan), p.requires_grad))
+        if p not in new:
+            new[p] = nn.Parameter(_slice_tensor(name, p.data, plan), p.requires_grad)
+        setattr(owner, attribute, new[p])
     for name, b in list(model.named_buffers()):
         owner, attribute = _owner(model, name)
         setattr(owner, attribute, _slice_tensor(name, b, plan))
@@ -505,9 +526,10 @@ def _fill(model, tensors, path, kind):
     if wrong:
         raise ValueError(f"path={path!r} belongs to another model (a {kind}; into() made a {type(model).__name__}): these "
                          f"tensors do not fit: {', '.join(wrong[:5])}{', …' if len(wrong) > 5 else ''}.")
-    for name, t in rest.items():
+    new = {}    # a parameter with two owners stays one parameter
+    for name, old in model.state_dict(keep_vars=True).items():
         owner, attribute = _owner(model, name)
-        is_parameter = isinstance(getattr(owner, attribute), nn.Parameter)
-        setattr(owner, attribute, nn.Parameter(t) if is_parameter else t)
+        is_parameter = isinstance(old, nn.Parameter)
+        setattr(owner, attribute, new.setdefault(old, nn.Parameter(rest[name], old.requires_grad)) if is_parameter else rest[name])
     for name, t in index.items():
         _set_index(model, name, t)

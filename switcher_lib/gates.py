@@ -121,7 +121,10 @@ def make(gate):
         if gate not in GATES:
             raise unknown_name("gate", gate, GATES, "gate")
         return GATES[gate]()
-    made = gate() if callable(gate) and not isinstance(gate, nn.Module) else None
+    try:
+        made = gate() if callable(gate) and not isinstance(gate, nn.Module) else None
+    except TypeError:    # a function of scores, not one that makes a module
+        made = None
     if not isinstance(made, nn.Module):
         raise TypeError(f"gate={gate!r} must be a name or a class that makes an nn.Module from scores to factors. "
                         f"Known: {', '.join(sorted(GATES))}.")

@@ -31,18 +31,25 @@ def macs_per_weight(model, example):
         {parameter name: number of places}: 1 for a Linear layer on vectors, height × width of the output for a
         convolution. Times the weight's size that is the layer's multiply-accumulates (MACs); biases are not counted.
     """
-    places, hooks = {}, []
+    names = {p: name for name, p in model.named_parameters()}
+    places = {}
+    for module, here in _places(model, example):
+        if module.weight in names:      # a computed weight is no parameter
+            places[names[module.weight]] = places.get(names[module.weight], 0) + here
+    return places
+
+
+def _places(model, example):
+    """Return (module, places) for each call of a Linear or Conv layer while the model runs on one input."""
+    calls, hooks = [], []
     modes = {m: m.training for m in model.modules()}
 
-    def hook(path):
-        def count(module, inputs, output):
-            here = output[0].numel() // module.weight.shape[0]
-            places[f"{path}.weight"] = places.get(f"{path}.weight", 0) + here
-        return count
+    def count(module, inputs, output):
+        calls.append((module, output[0].numel() // module.weight.shape[0]))
 
-    for path, module in model.named_modules():
+    for module in model.modules():
         if isinstance(module, COUNTED):
-            hooks.append(module.register_forward_hook(hook(path)))
+            hooks.append(module.register_forward_hook(count))
     try:
         model.eval()
         with torch.no_grad():
@@ -52,7 +59,7 @@ def macs_per_weight(model, example):
             handle.remove()
         for module, mode in modes.items():
             module.training = mode
-    return places
+    return calls
 
 
 def count_macs(model, example):
@@ -70,8 +77,7 @@ def count_macs(model, example):
     int
         MACs for one input.
     """
-    parameters = dict(model.named_parameters())
-    return sum(places * parameters[name].numel() for name, places in macs_per_weight(model, example).items())
+    return sum(places * module.weight.numel() for module, places in _places(model, example))
 
 
 @dataclass(frozen=True)

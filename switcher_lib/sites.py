@@ -125,6 +125,9 @@ class Site:
         The readers' columns.
     face : {"incoming", "outgoing"}
         Where :meth:`scale` multiplies.
+    passed : tuple of Axis
+        What else belongs to the neurons on the way to their readers, such as a PReLU's slopes: neither read nor
+        multiplied, but gone when they go.
     """
 
     key: str
@@ -135,11 +138,12 @@ class Site:
     incoming: tuple
     outgoing: tuple
     face: str = "incoming"
+    passed: tuple = ()
 
     @property
     def axes(self):
         """Every parameter axis that this site's neurons occupy, each once."""
-        return tuple({(a.name, a.dim): a for a in (*self.own, *self.incoming, *self.outgoing)}.values())
+        return tuple({(a.name, a.dim): a for a in (*self.own, *self.incoming, *self.outgoing, *self.passed)}.values())
 
     def rows(self, params):
         """Return the neurons' incoming weights and biases, shape (n, fan_in + 1); features have none: (n, 0)."""
@@ -243,6 +247,8 @@ def find_sites(model, example, *, face="incoming", switch_inputs=False, switch_f
                 warnings.warn(f"{reason}: {advice} (net.refused); skip=[{producer.path!r}] silences this.", SwitchWarning,
                               stacklevel=3)
     sites.sort(key=lambda site: list(paths).index(site.path) - (site.kind == "feature") * 0.5)
+    refused |= {path: reason for path, reason in wiring.opaque.items() if path not in refused}
+    _name_apart(sites)
     if not sites:
         why = "; ".join(f"{path}: {reason}" for path, reason in refused.items()) or "it has no Linear or Conv layer"
         raise SwitchError(f"nothing in {type(model).__name__} can be switched. {why}.")
@@ -314,6 +320,9 @@ class Flow:
     const: torch.Tensor                          # float64, NaN where the value depends on the input
     gates: dict = field(default_factory=dict)    # {producer path: Gate}
 
+    def __post_init__(self):    # expanded tensors, which view() refuses although it takes the value
+        self.label, self.const = self.label.contiguous(), self.const.contiguous()
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -361,6 +370,7 @@ class Wiring:
         self.reads = []           # of Read, one for each call of a Linear or Conv
         self.axes = {}            # (tensor name, dim) -> labels along it
         self.fixed = {}           # label -> why its neuron can neither be switched nor removed
+        self.opaque = {}          # path of a Linear or Conv layer that is not looked into -> why
         self._parent = [NOBODY]   # union-find over labels: neurons that can only go together
         self._shared = _shared_parameters(model)
         self._run(graph, example)
@@ -428,7 +438,7 @@ class Wiring:
             module, path = self.modules[node.target], node.target
             shared = self._shared.get(path)
             if shared:
-                return self._unknown(module, args, kwargs, f"{path} shares {shared} with another module")
+                return self._unknown(module, args, kwargs, f"{path} shares {shared} with another module", path)
             if getattr(module, "return_indices", False):
                 return self._unknown(module, args, kwargs, f"{path} returns indices")
             for kinds, rule in (((nn.Linear,), self._affine), (CONV_MODULES, self._affine), (NORM_MODULES, self._norm),
@@ -437,7 +447,7 @@ class Wiring:
                 if isinstance(module, kinds):
                     return rule(module, args, kwargs, path)
             return self._unknown(module, args, kwargs, f"{path} ({type(module).__name__}) is not known to keep channels apart")
-        name = node.target if node.op == "call_method" else getattr(node.target, "__name__", str(node.target))
+        name = _name(node)
         function = _method(name) if node.op == "call_method" else node.target
         if not any(isinstance(a, Flow) for a in _flat((args, kwargs))):
             return function(*args, **kwargs)
@@ -455,9 +465,9 @@ class Wiring:
 
     def _affine(self, module, args, kwargs, path):
         if getattr(module, "groups", 1) > 1:
-            return self._unknown(module, args, kwargs, f"{path} is a grouped convolution")
+            return self._unknown(module, args, kwargs, f"{path} is a grouped convolution", path)
         if "weight" not in dict(module.named_parameters(recurse=False)):
-            return self._unknown(module, args, kwargs, f"the weight of {path} is computed, not a parameter")
+            return self._unknown(module, args, kwargs, f"the weight of {path} is computed, not a parameter", path)
         x = args[0]
         dim = -1 if isinstance(module, nn.Linear) else 1
         const = select(module, x.const)
@@ -507,7 +517,11 @@ class Wiring:
             name = type(function).__name__ if isinstance(function, nn.Module) else "function"
             leak = f"{path} ({name}) is not 0 at 0: a neuron switched off would leave a constant {at_zero:.3g}"
             gates = {producer: Gate(gate.path, leak) for producer, gate in gates.items()}
-        return Flow(function(x.value, *args[1:], **kwargs), x.label, torch.where(known, const, math.nan), gates)
+        const = torch.where(known, const, math.nan)
+        value = function(x.value, *args[1:], **kwargs)
+        if value is x.value:    # in place: whoever else reads x gets the result
+            x.const, x.gates = const, gates
+        return Flow(value, x.label, const, gates)
 
     def _pool(self, function, args, kwargs, path):
         x = args[0]
@@ -519,12 +533,10 @@ class Wiring:
     def _layout(self, function, args, kwargs, path, node=None):
         parts = {name: function(*map_flow(args, name), **map_flow(kwargs, name)) for name in ("value", "label", "const")}
         flows = [a for a in _flat((args, kwargs)) if isinstance(a, Flow)]
-        if node is not None and path in ("view", "reshape"):
-            sizes = node.args[1] if isinstance(node.args[1], (tuple, list)) else node.args[1:]
-            for dim, size in enumerate(sizes):
-                if isinstance(size, int) and size > 1 and _varies(parts["label"], dim):
-                    self._fix(flows, f"its neurons run through {path}() with the fixed size {size}; "
-                                     "torch.flatten(x, 1) would let them go")
+        for dim, size in _sizes(function, node):
+            if isinstance(size, int) and size > 1 and _varies(parts["label"], dim):
+                self._fix(flows, f"its neurons run through {path}{'()' * (node is not None)} with the fixed size {size}; "
+                                 "torch.flatten(x, 1) would let them go")
         return Flow(**parts, gates={k: v for flow in flows for k, v in flow.gates.items()})
 
     def _sum(self, function, args, kwargs):
@@ -534,9 +546,15 @@ class Wiring:
             self._unite(left, right)
         label = torch.where(a.label > 0, a.label, b.label)
         gates = {**a.gates, **b.gates}
-        return Flow(function(a.value, b.value, **kwargs), label, function(a.const, b.const, **kwargs), gates)
+        const = function(a.const.clone(), b.const, **kwargs)
+        value = function(a.value, b.value, **kwargs)
+        if value is a.value:    # in place: whoever else reads a gets the sum
+            a.label, a.const, a.gates = label, const, gates
+        return Flow(value, label, const, gates)
 
-    def _unknown(self, function, args, kwargs, reason):
+    def _unknown(self, function, args, kwargs, reason, path=None):
+        if isinstance(function, (nn.Linear, *CONV_MODULES)):
+            self.opaque[path] = reason
         flows = [a for a in _flat((args, kwargs)) if isinstance(a, Flow)]
         self._fix(flows, reason)
         value = function(*map_flow(args, "value"), **map_flow(kwargs, "value"))
@@ -685,6 +703,26 @@ def _varies(label, dim):
     return label.shape[dim] > 1 and bool((label != label.select(dim, 0).unsqueeze(dim)).any())
 
 
+def _sizes(function, node):
+    """Return (dim, size) for the sizes that a reshaping call or an Unflatten was given."""
+    if isinstance(function, nn.Unflatten):
+        sizes = function.unflattened_size
+        return enumerate(sizes, function.dim) if isinstance(function.dim, int) else ()
+    if node is None or _name(node) not in ("view", "reshape", "unflatten"):
+        return ()
+    first = 0
+    if _name(node) == "unflatten":
+        first, sizes = node.kwargs.get("dim", *node.args[1:2]), node.kwargs.get("sizes", *node.args[2:3])
+    else:
+        sizes = node.kwargs.get("shape") or node.kwargs.get("size") or node.args[1:]
+        sizes = sizes[0] if isinstance(sizes[0], (tuple, list)) else sizes
+    return enumerate(sizes, first)
+
+
+def _name(node):
+    return node.target if node.op == "call_method" else getattr(node.target, "__name__", str(node.target))
+
+
 def _double_call(function, x, args, kwargs):
     """Call a parameter-free function, or a module in a float64 copy, on float64 values."""
     if isinstance(function, nn.PReLU):
@@ -709,10 +747,26 @@ def _neuron_site(producer, wiring, face):
         return tuple(wiring.axis(f"{module_path}.{name}", 0, labels) for name in ("weight", "bias")
                      if (f"{module_path}.{name}", 0) in wiring.axes)
 
-    roots = wiring.root(labels)
+    def belongs(along):
+        return torch.isin(wiring.root(along), wiring.root(labels)).any()
+
+    parameters = {f"{path}.{name}" for path, module in wiring.modules.items()
+                  for name, _ in module.named_parameters(recurse=False)}
+    passed = tuple(wiring.axis(name, dim, labels) for (name, dim), along in wiring.axes.items()
+                   if dim == 0 and name in parameters and belongs(along))
     outgoing = {read.path: wiring.axis(f"{read.path}.weight", 1, labels) for read in wiring.reads
-                if torch.isin(wiring.root(read.labels), roots).any()}
-    return Site(path.replace(".", "_"), path, len(labels), "neuron", axes(path), axes(gate), tuple(outgoing.values()), face)
+                if belongs(read.labels)}
+    return Site(path.replace(".", "_"), path, len(labels), "neuron", axes(path), axes(gate), tuple(outgoing.values()), face,
+                passed)
+
+
+def _name_apart(sites):
+    """Make keys unique, and none a name that torch's containers use for themselves (``values``, ``type``)."""
+    taken = {*dir(nn.ModuleDict()), *dir(nn.ParameterDict())}
+    for site in sites:
+        while site.key in taken:
+            site.key += "_"
+        taken.add(site.key)
 
 
 def _feature_site(read, wiring):

@@ -225,6 +225,7 @@ class Switched(nn.Module):
             {site.key: (n,)}.
         """
         self.scale(self.params(), factors)    # raises where a key or a length is wrong
+        self._stale, self._age = None, 0
         self.held = {site.key: factors[site.key].detach().clone() for site in self.sites}
 
     def hold_ones(self):
@@ -240,13 +241,13 @@ class Switched(nn.Module):
 
     def release(self):
         """Let the switcher decide again."""
-        self.held = None
+        self.held, self._stale, self._age = None, None, 0
 
     def structure(self):
         """Return the :class:`~switcher_lib.metrics.Structure`: neurons in all and on at each site, parameters, MACs."""
         with torch.no_grad(), evaluating(self):
             factors = self.factors()
-            on = {key: (s != 0).to(s.dtype) for key, s in factors.items()}
+            on = {key: (s != 0).double() for key, s in factors.items()}    # float32 cannot count beyond 16.7 million
             ones = {key: torch.ones_like(s) for key, s in factors.items()}
             return metrics.Structure(
                 sites={site.key: (site.size, int(on[site.key].sum())) for site in self.sites},

@@ -120,6 +120,8 @@ def evaluate(net, split, *, batch_size=2000, loss_fn=F.cross_entropy):
     Evaluation
         Loss and accuracy.
     """
+    if len(split) == 0:
+        raise DataError("split has no examples to evaluate on.")
     loss = correct = 0.0
     with torch.no_grad(), evaluating(net):
         run = net
@@ -237,6 +239,10 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
         raise DataError("data has no training examples.")
     if isinstance(schedule, str) and schedule not in SCHEDULES:
         raise unknown_name("schedule", schedule, SCHEDULES, "schedule")
+    for name, value in (("schedule", schedule), ("task_optimizer", task_optimizer), ("switcher_optimizer", switcher_optimizer)):
+        if value is not None and not isinstance(value, str) and not callable(value):
+            wanted = "progress in [0, 1] to a factor" if name == "schedule" else "parameters to an optimizer"
+            raise TypeError(f"{name} is a {type(value).__name__}; it must be a function from {wanted}.")
     rate = SCHEDULES.get(schedule, schedule) if isinstance(schedule, str) else schedule
     weight = cost if callable(cost) else lambda t: cost
     switched = isinstance(net, Switched)
@@ -248,6 +254,8 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     run = _Run(net, {"task": task, "switcher": switch}, History(), checkpoint,
                dict(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, seed=seed,
                     cost=None if callable(cost) else cost, examples=len(split)))
+    if switched:
+        run.settings |= dict(refresh=net.refresh, flow=net.flow, noise=net.noise)
     start = run.resume()
     history = run.history
     frozen_from = round(epochs * (1 - freeze))
@@ -265,7 +273,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                 net.release()
             if switched and epoch == frozen_from and freeze:
                 net.freeze()
-            alternating = learns and warmup <= epoch < frozen_from
+            alternating = learns and net.held is None
             task_losses, switcher_losses = [], []
             began = time.perf_counter()
             net.train()
@@ -328,6 +336,9 @@ def _check(epochs, batch_size, every, warmup, freeze, cost):
         raise ValueError(f"warmup={warmup} must not be more than epochs={epochs}.")
     if not 0 <= freeze < 1:
         raise ValueError(f"freeze={freeze!r} must be a fraction in [0, 1).")
+    if warmup > round(epochs * (1 - freeze)):
+        raise ValueError(f"warmup={warmup} and freeze={freeze} overlap: of epochs={epochs}, the last "
+                         f"{epochs - round(epochs * (1 - freeze))} are frozen. Lower one of them.")
     if not callable(cost) and not cost >= 0:
         raise ValueError(f"cost={cost!r} must be at least 0, or a function from progress in [0, 1].")
 
@@ -361,7 +372,8 @@ class _Run:
     @property
     def _fingerprint(self):
         shapes = {name: list(p.shape) for name, p in self.net.named_parameters()}
-        return hashlib.sha256(json.dumps([shapes, self.settings], sort_keys=True).encode()).hexdigest()
+        kinds = [type(module).__name__ for module in self.net.modules()]    # a gate or an activation has no shape
+        return hashlib.sha256(json.dumps([shapes, kinds, self.settings], sort_keys=True).encode()).hexdigest()
 
     def save(self, epochs_done):
         if self.path is None:

@@ -98,11 +98,15 @@ def cell_faults(notebook):
 
 
 def figure_faults(notebook):
-    """Cells whose picture has no alternative text: cell metadata mystnb.image.alt is what the page and the reader get."""
-    return [f"cell {number}: a picture without alternative text"
-            for number, cell in enumerate(notebook.cells, start=1) if cell.cell_type == "code"
-            if any(mime.startswith("image/") for output in cell.outputs for mime in output.get("data", {}))
-            if not cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip()]
+    """Cells whose picture has no alternative text: in its HTML, or for a bare image in the metadata mystnb.image.alt."""
+    found = []
+    for number, cell in enumerate(notebook.cells, start=1):
+        for data in (output.get("data", {}) for output in cell.get("outputs", [])):
+            bare = any(mime.startswith("image/") for mime in data) and "text/html" not in data
+            told = cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip()
+            if bare and not told or Page(data.get("text/html", "")).wordless:
+                found.append(f"cell {number}: a picture without alternative text")
+    return found
 
 
 def committed_texts(root=ROOT):
@@ -216,8 +220,8 @@ def test_pages_fit_a_phone(html, page):
     for path in sorted((html / "book").glob("*.html")):
         page.goto(path.as_uri(), wait_until="load")
         page.wait_for_timeout(300)
-        width = page.evaluate("document.querySelector('article').scrollWidth - document.querySelector('article').clientWidth")
-        if width > 1:
+        width = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        if width > 0:
             wide[path.name] = width
     assert wide == {}
 
@@ -260,6 +264,14 @@ def test_planted_request_of_an_opened_page_is_found(tmp_path, page):
     page.wait_for_load_state("networkidle")
     assert page.asked == ["https://example.org/x.json"]
     assert len(page.errors) == 1
+
+
+@pytest.mark.browser
+def test_planted_wide_page_is_found(tmp_path, page):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "page.html").write_text('<meta name="viewport" content="width=device-width"><div style="width:500px">x</div>')
+    with pytest.raises(AssertionError, match="page.html"):
+        test_pages_fit_a_phone(tmp_path, page)
 
 
 def notebook(source="1 + 1", outputs=(), title="# A title", **metadata):
@@ -316,7 +328,9 @@ def test_planted_cell_id_is_found():
 
 def test_planted_figure_without_words_is_found():
     assert figure_faults(notebook(outputs=[result(image_png="aGk=")]))
+    assert figure_faults(notebook(outputs=[result(text_html='<img src="data:image/png;base64,aGk=">')]))
     assert figure_faults(notebook(outputs=[result(image_png="aGk=")], mystnb={"image": {"alt": "Accuracy rises"}})) == []
+    assert figure_faults(notebook(outputs=[result(text_html='<img alt="Accuracy rises" src="data:image/png;base64,aGk=">')])) == []
 
 
 def test_planted_repository_is_found():

@@ -322,7 +322,7 @@ def test_crop_flip_names_what_it_cannot_use():
 @pytest.mark.parametrize("name, title, used", [
     ("mnist", "MNIST", "digits"), ("fashion_mnist", "Fashion-MNIST", "digits"),
     ("cifar10", "CIFAR-10", "digits_rgb"), ("cifar100", "CIFAR-100", "digits_rgb")])
-def test_with_no_network_a_stand_in_of_the_same_shape_says_so(name, title, used, no_network, tmp_path, recwarn):
+def test_with_no_network_a_stand_in_of_that_shape_says_so(name, title, used, no_network, tmp_path, recwarn):
     loaded = data.load(name, root=tmp_path)
     assert no_network
     assert (loaded.name, loaded.requested, loaded.is_stand_in) == (used, name, True)
@@ -651,6 +651,17 @@ def test_the_second_mirror_is_asked_when_the_first_is_gone(tiny, monkeypatch, tm
         assert not data.load("mnist", root=tmp_path, validation=2).is_stand_in
 
 
+def test_a_first_mirror_that_never_answers_leaves_time_for_the_second(tiny, monkeypatch, tmp_path):
+    _, packed = tiny
+    monkeypatch.setattr(data, "ANSWER_WITHIN", 2.0)
+    monkeypatch.setattr(data, "SILENT_FOR", 0.3)
+    with (socket.create_server(("127.0.0.1", 0)) as silent,
+          server(lambda path: packed.get(path.strip("/"))) as (address, _)):
+        dead = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        monkeypatch.setattr(datasets.MNIST, "mirrors", [dead, address])
+        assert not data.load("mnist", root=tmp_path, validation=2).is_stand_in
+
+
 @needs_mnist
 def test_known_md5s_are_those_of_the_real_files(tmp_path):
     shutil.copytree(REAL / "MNIST", tmp_path / "MNIST")
@@ -700,7 +711,8 @@ def spoilt(kind):
     return {
         "empty": (images[:0], labels[:0]), "dims": (images[:, 0], labels),
         "no height": (images[:, :, :0], labels), "size": (images[..., :-1], labels),
-        "complex": (images + 0j, labels), "length": (images, labels[:-1]), "labels 2d": (images, labels[:, None]),
+        "complex": (images + 0j, labels), "length": (images, labels[:-1]),
+        "labels 2d": (images, labels[:, None]),
         "too large": (images, labels + 1), "negative": (images, labels - 1),
         "float labels": (images, labels.float()), "no pair": images, "words": ("a", "b"),
     }.get(kind, (images, labels))

@@ -22,10 +22,11 @@ import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+from switcher_lib.explore import strip_widget_state
+
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = ROOT / "results" / "execution_times.json"
 LIMIT = 60.0  # seconds a chapter may take on two cores
-WIDGET = "application/vnd.jupyter.widget-view+json"
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"file_extension": ".py", "mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"},
@@ -88,7 +89,7 @@ def faults(notebook):
 def normalise(notebook):
     """Leave out what changes from run to run or from machine to machine; give every cell an id that stays."""
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    notebook.metadata = nbformat.from_dict({**{k: v for k, v in notebook.metadata.items() if k != "widgets"}, **METADATA})
+    strip_widget_state(notebook).metadata.update(nbformat.from_dict(METADATA))
     seen = set()
     for number, cell in enumerate(notebook.cells, start=1):
         if not cell.get("id") or cell["id"] in seen:
@@ -98,8 +99,6 @@ def normalise(notebook):
             cell.metadata.pop(noise, None)
         for output in cell.get("outputs", []):
             data = output.get("data", {})
-            if WIDGET in data and len(data) > 1:  # a new model id at every run; the page shows the text/html
-                del data[WIDGET]
             if isinstance(data.get("text/plain"), str):
                 data["text/plain"] = re.sub(r" at 0x[0-9a-fA-F]+", "", data["text/plain"])
         if cell.cell_type == "code":
@@ -135,8 +134,8 @@ def run(path, timeout=600.0):
         seconds = time.perf_counter() - start
         notebook.cells.append(probe)
         client.execute_cell(notebook.cells[-1], len(notebook.cells) - 1)
-    stand_ins = notebook.cells.pop().outputs[0].text.strip()
-    return notebook, seconds, stand_ins.strip("[]")
+    answer = "".join(output.text for output in notebook.cells.pop().outputs if output.output_type == "stream")
+    return notebook, seconds, answer.strip().strip("[]")
 
 
 def write(path, text):

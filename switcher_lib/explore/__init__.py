@@ -1,4 +1,4 @@
-"""What readers touch: explorers that compute in the page, live in Jupyter and without any kernel in the book."""
+"""What readers touch: explorers that compute in the page, live in Jupyter and with no kernel in the book."""
 
 from .base import Explorer, strip_widget_state
 from .digit_neurons import DigitNeurons

@@ -1,8 +1,8 @@
 """One explorer, two lives: a Jupyter widget with a kernel, and a piece of a page without one.
 
-Each explorer is one JavaScript function ``render({model, el})``. In Jupyter anywidget calls it with a model that
-syncs with Python. On the published page the same source runs over the explorer's state, written beside it as JSON,
-with a few lines (``page.js``) standing in for the model.
+Each explorer is one JavaScript function ``render({model, el})``. In Jupyter anywidget calls it with a model
+that syncs with Python. On the published page the same source runs over the explorer's state, written beside
+it as JSON, with a few lines (``page.js``) standing in for the model.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ def source(name):
 
 
 def module_source(name):
-    """An explorer's JavaScript module: the shared helpers, then its own file, which exports ``render`` last."""
+    """An explorer's JavaScript module: the shared helpers, then its own file, with its export last."""
     text = source("base.js") + "\n" + source(name)
     if not text.rstrip().endswith(_EXPORT):
         raise ValueError(f"{name} has to end with the line '{_EXPORT}'.")
@@ -31,7 +31,7 @@ def module_source(name):
 
 
 def _lean(text):
-    """Without indentation, empty lines and whole-line comments: a page carries the code, and nobody edits it there."""
+    """The text without indentation, empty lines and whole-line comments, which a page need not carry."""
     lines = (line.strip() for line in text.splitlines())
     return "\n".join(line for line in lines if line and not line.startswith("//"))
 
@@ -39,11 +39,12 @@ def _lean(text):
 class Explorer(anywidget.AnyWidget):
     """A widget that also carries itself as a self-contained piece of HTML.
 
-    A subclass sets ``_esm = module_source("its_file.js")`` and ``_css = source("base.css")``, declares its state as
-    traits tagged ``sync=True``, and says what it shows before any script runs: :meth:`first_frame`, a picture, and
-    :meth:`describe`, one sentence.
+    A subclass sets ``_esm = module_source("its_file.js")`` and ``_css = source("base.css")``, declares its
+    state as traits tagged ``sync=True``, and says what it shows before any script runs: :meth:`first_frame`,
+    a picture, and :meth:`describe`, one sentence.
 
-    Jupyter shows the live widget; Sphinx, told to leave widget views out, shows the HTML. Both run the same code.
+    Jupyter shows the live widget; Sphinx, told to leave widget views out, shows the HTML. Both run the same
+    code.
     """
 
     max_bytes = 100_000  #: what :meth:`html` may weigh, data included
@@ -63,12 +64,13 @@ class Explorer(anywidget.AnyWidget):
         return {name: getattr(self, name) for name in sorted(names) if not name.startswith("_")}
 
     def html(self):
-        """The explorer as HTML with everything it needs inside: no kernel, no request, works from ``file://``.
+        """The explorer as HTML with all it needs inside: no kernel, no request, works from ``file://``.
 
         Returns
         -------
         str
-            The same text for the same state: the element is known by a hash of its data, not by a random number.
+            The same text for the same state: the element is known by a hash of its data, not by a random
+            number.
 
         Raises
         ------
@@ -83,8 +85,8 @@ class Explorer(anywidget.AnyWidget):
             f'<div class="sl-explorer" id="explorer-{key}" data-explorer="{key}">\n'
             f"<style>{_lean(self._css)}</style>\n"
             f'<div class="sl-stage"><figure class="sl-first">{self.first_frame()}'
-            f"<figcaption>{html.escape(self.describe())} With scripts switched on, you can change it here.</figcaption>"
-            f"</figure></div>\n"
+            f"<figcaption>{html.escape(self.describe())} With scripts switched on, you can change it here."
+            f"</figcaption></figure></div>\n"
             f'<script type="application/json">{state}</script>\n'
             f'<script>(() => {{\n"use strict";\n{script}\nmount("{key}", render);\n}})();</script>\n'
             f"</div>"
@@ -92,8 +94,8 @@ class Explorer(anywidget.AnyWidget):
         size = len(text.encode())
         if size > self.max_bytes:
             raise ValueError(
-                f"{type(self).__name__} would put {size:,} bytes into the page; at most {self.max_bytes:,} are "
-                f"allowed. Give it a smaller network or fewer examples."
+                f"{type(self).__name__} would put {size:,} bytes into the page; at most {self.max_bytes:,} "
+                f"are allowed. Give it a smaller network or fewer examples."
             )
         return text
 
@@ -111,10 +113,10 @@ class Explorer(anywidget.AnyWidget):
 def strip_widget_state(nb):
     """Take out of an executed notebook what only a live kernel can use, and what is random in it.
 
-    A widget view names its model by a random number that means nothing once the kernel is gone, and the notebook's
-    ``widgets`` metadata repeats the whole state, JavaScript included. An explorer's output keeps its HTML and its
-    text, so a second execution writes the same file, and a notebook opened without a kernel shows the explorer
-    instead of "Loading widget". An output that holds nothing but a view is left alone.
+    A widget view names its model by a random number that means nothing once the kernel is gone, and the
+    notebook's ``widgets`` metadata repeats the whole state, JavaScript included. An explorer's output keeps
+    its HTML and its text, so a second execution writes the same file, and a notebook opened without a kernel
+    shows the explorer instead of "Loading widget". An output that holds nothing but a view is left alone.
 
     Parameters
     ----------

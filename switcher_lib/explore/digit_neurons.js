@@ -147,7 +147,7 @@ function render({ model, el }) {
       const q = i === at ? p : forward(input, off).p;
       return q.indexOf(Math.max(...q)) === labels[i];
     }).length;
-    const percent = (v) => (v > 0 && v < 0.005 ? "<1%" : v < 1 && v >= 0.995 ? ">99%" : `${Math.round(100 * v)}%`);
+    const percent = (v) => (v > 0 && v < 0.005 ? "<1 %" : v < 1 && v >= 0.995 ? ">99 %" : `${Math.round(100 * v)} %`);
 
     picks.forEach((button, i) => button.setAttribute("aria-pressed", String(i === at)));
     digit.replaceChildren(picture(images[at], { class: "sl-digit", role: "img",

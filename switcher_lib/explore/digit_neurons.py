@@ -9,7 +9,7 @@ from torch import nn
 
 from .base import Explorer, module_source, source
 
-MAX_PARAMETERS = 45_000  # one byte each, four thirds of that in base64: with the pictures, below 100 KB
+MAX_PARAMETERS = 42_000  # one byte each, four thirds of that in base64: with the pictures, below 100 KB
 MAX_IMAGES = 12
 SIDE = 28
 
@@ -35,13 +35,17 @@ def _linears(model):
     leaves = [(path, m) for path, m in model.named_modules() if not list(m.children())]
     linears = []
     for path, module in leaves:
+        name = f"{path or 'itself'} ({type(module).__name__})"
         weight = getattr(module, "weight", None)
         if isinstance(weight, torch.Tensor) and weight.dim() == 2:
             linears.append(module)
         elif weight is not None or any(True for _ in module.parameters()):
-            raise ValueError(f"model: {path} ({type(module).__name__}) is not a Linear layer; this explorer has no other.")
+            raise ValueError(f"model: {name} is not a Linear layer; this explorer has no other.")
         elif type(module).__name__ in {"Sigmoid", "Tanh", "GELU", "LeakyReLU", "SiLU", "ELU"}:
-            raise ValueError(f"model: {path} ({type(module).__name__}) is not a ReLU; this explorer has no other.")
+            raise ValueError(f"model: {name} is not a ReLU; this explorer has no other.")
+    for module in linears[1:]:
+        if hasattr(module, "index"):
+            raise ValueError("model: a Linear layer after the first has an index; only the first may.")
     if len(linears) < 2:
         raise ValueError(f"model has {len(linears)} Linear layers; it needs a hidden layer, so at least 2.")
     return linears
@@ -62,7 +66,7 @@ def _bytes_of(images, mean, std):
     """Images as (N, 28, 28) uint8: as they are, or with the standardising undone."""
     array = np.asarray(images.detach().cpu() if isinstance(images, torch.Tensor) else images)
     if array.ndim < 3 or array.shape[-2:] != (SIDE, SIDE) or array.size != len(array) * SIDE * SIDE:
-        raise ValueError(f"images has shape {tuple(array.shape)}; it has to be (N, 28, 28) or (N, 1, 28, 28).")
+        raise ValueError(f"images has shape {tuple(array.shape)}; allowed: (N, 28, 28) or (N, 1, 28, 28).")
     if not 1 <= len(array) <= MAX_IMAGES:
         raise ValueError(f"images holds {len(array)} images; the page carries 1 to {MAX_IMAGES}.")
     array = array.reshape(-1, SIDE, SIDE)
@@ -71,8 +75,8 @@ def _bytes_of(images, mean, std):
     grey = (array.astype(float) * std + mean) * 255
     if not np.isfinite(grey).all() or grey.min() < -1 or grey.max() > 256:
         raise ValueError(
-            f"images times std={std} plus mean={mean} leaves [0, 1]; give uint8 images, or standardised ones with "
-            f"the mean and std that they were standardised with."
+            f"images times std={std} plus mean={mean} leaves [0, 1]; give uint8 images, or standardised ones "
+            f"with the mean and std that they were standardised with."
         )
     return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
 
@@ -87,15 +91,15 @@ def _single(name, value):
 class DigitNeurons(Explorer):
     """A small classifier of 28 × 28 digits whose neurons the reader switches off.
 
-    The page holds the weights, one byte each with one scale for each neuron, and computes activations, probabilities
-    and the parameters that are left from them. :attr:`rounding` says what the bytes cost.
+    The page holds the weights, one byte each with one scale for each neuron, and computes activations,
+    probabilities and the parameters that are left from them. :attr:`rounding` says what the bytes cost.
 
     Parameters
     ----------
     model : torch.nn.Module
-        Linear layers with ReLU between them, such as a compacted LeNet-300-100, at most 45,000 parameters. Where the
-        first layer (or a module before it) has an ``index`` buffer, it reads those positions of the flattened image;
-        else all 784.
+        Linear layers with ReLU between them, such as a compacted LeNet-300-100, at most 42,000 parameters.
+        Where the first layer (or a module before it) has an ``index`` buffer, it reads those positions of the
+        flattened image; else all 784.
     images : array-like or torch.Tensor, (N, 28, 28) or (N, 1, 28, 28)
         At most 12: uint8, or floats standardised with ``mean`` and ``std``.
     labels : sequence of int, (N,)
@@ -108,10 +112,11 @@ class DigitNeurons(Explorer):
     image : int
         Which image is shown; synced with the page.
     share : int
-        Per cent of each hidden layer's neurons to switch off, smallest first, by the product of the lengths of a
-        neuron's row and column; setting it sets ``off``. Synced.
+        Per cent of each hidden layer's neurons to switch off, smallest first, by the product of the lengths
+        of a neuron's row and column; setting it sets ``off``. Synced.
     off : tuple of int
-        The neurons that are off, counted through the hidden layers: the first of the second layer is number n1. Synced.
+        The neurons that are off, counted through the hidden layers: the first of the second layer is number
+        n1. Synced.
     rounding : float
         The largest difference, over images and classes, between the page's probabilities and the model's own.
     """
@@ -137,13 +142,14 @@ class DigitNeurons(Explorer):
         first = linears[0].weight.shape[1]
         if len(index) != first or index.min() < 0 or index.max() >= SIDE * SIDE:
             raise ValueError(
-                f"model reads {first} inputs, and its index names {len(index)} positions of 0 to {SIDE * SIDE - 1}; "
-                f"the two have to agree."
+                f"model reads {first} inputs, and its index names {len(index)} positions of 0 to "
+                f"{SIDE * SIDE - 1}; the two have to agree."
             )
         parameters = sum(p.numel() for layer in linears for p in layer.parameters())
         if parameters > MAX_PARAMETERS:
             raise ValueError(
-                f"model has {parameters:,} parameters; the page carries at most {MAX_PARAMETERS:,}. Compact it first."
+                f"model has {parameters:,} parameters; the page carries at most {MAX_PARAMETERS:,}. "
+                f"Compact it, or give a smaller one."
             )
         pictures = _bytes_of(images, mean, std)
         labels = tuple(int(label) for label in labels)
@@ -161,20 +167,22 @@ class DigitNeurons(Explorer):
             # Rounded before use, here and in the page alike: seven digits keep the text short.
             scale = np.array([float(f"{v:.7g}") for v in np.abs(W).max(1, initial=0) / 127])
             b = np.array([float(f"{v:.7g}") for v in b])
-            q = np.rint(np.divide(W, scale[:, None], out=np.zeros_like(W), where=scale[:, None] > 0)).astype(np.int8)
+            q = np.rint(W / np.where(scale > 0, scale, 1)[:, None]).astype(np.int8)
             self._weights.append((q * scale[:, None], b))
-            layers.append({"shape": list(W.shape), "weight": _text(q), "scale": scale.tolist(), "bias": b.tolist()})
+            layers.append(
+                {"shape": list(W.shape), "weight": _text(q), "scale": scale.tolist(), "bias": b.tolist()}
+            )
 
         self._pixels = pictures
         self.hidden = tuple(len(W) for W, _ in self._weights[:-1])  #: neurons of each hidden layer
         super().__init__(
-            layers=tuple(layers), index=tuple(index.tolist()), order=tuple(self._orders()), images=_text(pictures),
-            labels=labels, mean=mean, std=std,
+            layers=tuple(layers), index=tuple(index.tolist()), order=tuple(self._orders()),
+            images=_text(pictures), labels=labels, mean=mean, std=std,
         )  # fmt: skip
         self.rounding = self._rounding(linears)
 
     def _orders(self):
-        """For each hidden layer its neurons, smallest first: length of the row (with bias) times that of the column."""
+        """Each hidden layer's neurons, smallest first: length of the row (with bias) times the column's."""
         for (W, b), (after, _) in zip(self._weights, self._weights[1:], strict=False):
             size = np.sqrt((W**2).sum(1) + b**2) * np.linalg.norm(after, axis=0)
             yield np.argsort(size, kind="stable").tolist()
@@ -275,15 +283,17 @@ class DigitNeurons(Explorer):
     def describe(self):
         p = self.probabilities()
         return (
-            f"A network of {self.parameters_left():,} parameters that reads {len(self.index)} of {SIDE * SIDE} pixels "
-            f"takes this {self.labels[self.image]} for a {p.argmax()} with probability {100 * p.max():.0f} %."
+            f"A network of {self.parameters_left():,} parameters that reads {len(self.index)} of "
+            f"{SIDE * SIDE} pixels takes this {self.labels[self.image]} for a {p.argmax()} "
+            f"with probability {100 * p.max():.0f} %."
         )
 
     def first_frame(self):
         unread = np.ones(SIDE * SIDE, bool)
         unread[list(self.index)] = False
         grey = np.rint(self._pixels[self.image].ravel() / 255 * 5) / 5  # five shades keep the page light
-        ink = "".join(f'<path d="{_cells(grey == v)}" fill-opacity="{v:.1f}"/>' for v in np.unique(grey[grey > 0]))
+        shades = np.unique(grey[grey > 0])
+        ink = "".join(f'<path d="{_cells(grey == v)}" fill-opacity="{v:.1f}"/>' for v in shades)
         bars = "".join(
             f'<rect x="34" y="{1 + 2.6 * k:.1f}" width="{max(0.1, 20 * p):.2f}" height="1.6" fill="#0072B2"/>'
             f'<text x="31.5" y="{2.5 + 2.6 * k:.1f}" font-size="2">{k}</text>'
@@ -291,5 +301,6 @@ class DigitNeurons(Explorer):
         )
         return (
             f'<svg viewBox="0 0 56 28" width="448" height="224" role="img" aria-label="{self.describe()}" '
-            f'fill="currentColor"><path d="{_cells(unread)}" fill="#D55E00" fill-opacity=".25"/>{ink}{bars}</svg>'
+            f'fill="currentColor"><path d="{_cells(unread)}" fill="#D55E00" fill-opacity=".25"/>'
+            f"{ink}{bars}</svg>"
         )

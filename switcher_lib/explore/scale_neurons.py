@@ -8,7 +8,7 @@ from torch import nn
 from ..errors import unknown_name
 from .base import Explorer, module_source, source
 
-SLOPE = 0.1  # of the leaky ReLU on its negative side; torch's own 0.01 could not be told from ReLU on a screen
+SLOPE = 0.1  # of the leaky ReLU where z < 0; on a screen torch's own 0.01 could not be told from ReLU
 
 _ACTIVATIONS = {
     "relu": ("ReLU", lambda z: np.maximum(z, 0.0)),
@@ -35,14 +35,15 @@ def _vector(name, values, length=None):
 class ScaleNeurons(Explorer):
     """A network 1 → n → 1 whose neurons' factors s_j the reader sets, at the incoming or the outgoing face.
 
-    The page computes both curves from the weights: f(x) = Σ w2_j φ(s_j (W1_j x + b1_j)) + b2 for the incoming face,
-    Σ s_j w2_j φ(W1_j x + b1_j) + b2 for the outgoing one. They are the same for ReLU and leaky ReLU, which are
-    positively homogeneous, and differ for tanh unless every factor is 0 or 1.
+    The page computes both curves from the weights: f(x) = Σ w2_j φ(s_j (W1_j x + b1_j)) + b2 for the incoming
+    face, Σ s_j w2_j φ(W1_j x + b1_j) + b2 for the outgoing one. They are the same for ReLU and leaky ReLU,
+    which are positively homogeneous, and differ for tanh unless every factor is 0 or 1.
 
     Parameters
     ----------
     W1, b1, w2 : array-like or torch.Tensor
-        Weights in, biases and weights out: one value for each of the n neurons, in any shape with one long side.
+        Weights in, biases and weights out: one value for each of the n neurons, in any shape with one long
+        side.
     b2 : float
         Bias of the output.
     target : pair of array-like, optional
@@ -85,15 +86,16 @@ class ScaleNeurons(Explorer):
             points = tuple(zip(x, _vector("target[1]", target[1], len(x)), strict=True))
         super().__init__(
             W1=W1, b1=_vector("b1", b1, len(W1)), w2=_vector("w2", w2, len(W1)), b2=_vector("b2", b2, 1)[0],
-            target=points, activation=activation, fitted_with=activation, x_range=x_range, factors=(1.0,) * len(W1),
+            target=points, activation=activation, fitted_with=activation, x_range=x_range,
+            factors=(1.0,) * len(W1),
         )  # fmt: skip
 
     @classmethod
     def fit(cls, function, neurons=8, x_range=(-2.0, 2.0), steps=1500):
         """Fit a ReLU network to ``function`` (about a second) and show it.
 
-        There is no chance in it: the kinks start evenly spread, the left half of the neurons looking to the left,
-        with the weights out that fit best; Adam then moves everything.
+        There is no chance in it: the kinks start evenly spread, the left half of the neurons looking to the
+        left, with the weights out that fit best; Adam then moves everything.
 
         Parameters
         ----------
@@ -118,7 +120,8 @@ class ScaleNeurons(Explorer):
         *w2, b2 = torch.linalg.solve(H.T @ H + ridge, H.T @ y)
         w2 = torch.stack(w2)
         root = w2.abs().clamp(min=0.05).sqrt()  # the same function, with rows as long as columns
-        W1, b1, w2, b2 = (nn.Parameter(p) for p in (side * root, -side * kinks * root, w2 / root, b2.reshape(1)))
+        start = (side * root, -side * kinks * root, w2 / root, b2.reshape(1))
+        W1, b1, w2, b2 = (nn.Parameter(p) for p in start)
         optimizer = torch.optim.Adam([W1, b1, w2, b2], lr=0.01)
         schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.01, steps)
         for _ in range(steps):
@@ -182,7 +185,8 @@ class ScaleNeurons(Explorer):
 
     def gap(self):
         """The largest difference between the two faces' curves on :meth:`grid`."""
-        return float(np.abs(self.values(self.grid(), "incoming") - self.values(self.grid(), "outgoing")).max())
+        x = self.grid()
+        return float(np.abs(self.values(x, "incoming") - self.values(x, "outgoing")).max())
 
     def parameters_left(self):
         """Parameters once the neurons with factor 0 are removed: three for each that stays, and b2."""
@@ -191,9 +195,9 @@ class ScaleNeurons(Explorer):
     def describe(self):
         off = sum(s == 0 for s in self.factors)
         return (
-            f"The curve of a network with {len(self.W1)} hidden neurons ({_ACTIVATIONS[self.activation][0]}), "
-            f"factors at the {self.face} face: {off} neurons off, {self.parameters_left()} of "
-            f"{3 * len(self.W1) + 1} parameters left."
+            f"The curve of a network with {len(self.W1)} hidden neurons "
+            f"({_ACTIVATIONS[self.activation][0]}), factors at the {self.face} face: "
+            f"{off} neurons off, {self.parameters_left()} of {3 * len(self.W1) + 1} parameters left."
         )
 
     def first_frame(self):
@@ -204,7 +208,8 @@ class ScaleNeurons(Explorer):
         left, span = self.x_range[0], self.x_range[1] - self.x_range[0]
 
         def place(a, b):
-            return f"{(a - left) / span * width:.1f} {height - 8 - (b - low) / (high - low or 1) * (height - 16):.1f}"
+            up = (b - low) / (high - low or 1)
+            return f"{(a - left) / span * width:.1f} {height - 8 - up * (height - 16):.1f}"
 
         dots = "".join(
             f'<circle cx="{p[0]}" cy="{p[1]}" r="2.5" fill="none" stroke="currentColor" stroke-opacity=".5"/>'

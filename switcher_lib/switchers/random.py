@@ -2,6 +2,7 @@
 
 import torch
 
+from switcher_lib.errors import unknown_name
 from switcher_lib.switchers.base import Switcher
 
 
@@ -22,9 +23,12 @@ class RandomSwitcher(Switcher):
     def __init__(self, sites, off=0.5, seed=None):
         super().__init__(sites)
         generator = None if seed is None else torch.Generator().manual_seed(seed)
+        for key in off if isinstance(off, dict) else ():
+            if key not in (known := [site.key for site in self.sites]):
+                raise unknown_name("off", key, known, "site")
         for site in self.sites:
             count = int(off * site.size) if isinstance(off, float) else off.get(site.key, 0) if isinstance(off, dict) else -1
-            if not 0 <= count < site.size:
+            if not 0 <= count < site.size or (isinstance(off, float) and off < 0):
                 raise ValueError(f"off={off!r} must be a fraction in [0, 1), or whole numbers below each site's size; "
                                  f"{site.key!r} has {site.size} neurons.")
             mask = torch.ones(site.size)

@@ -71,7 +71,10 @@ class _UNet(nn.Module):
     def forward(self, image):
         n, d = image.shape[-2:]
         unit = 2 ** (len(self.down) - 1)
-        x = F.pad(image, (0, -d % unit, 0, -n % unit))
+        wide, high = -d % unit, -n % unit
+        if n + high == d + wide == unit:    # BatchNorm needs more than one number a channel at the bottom
+            high += unit
+        x = F.pad(image, (0, wide, 0, high))
         skips = []
         for level, block in enumerate(self.down):
             x = block(F.max_pool2d(x, 2) if level else x)

@@ -1,0 +1,59 @@
+"""What alternate learning costs: its epochs against dense ones, in the configuration that the book reports.
+
+    python benchmarks/bench_alternate.py [--epochs 5] [--threads 2]
+
+Dense and switched networks take turns, epoch by epoch, in one process, so that a slow moment of the machine falls on
+both. Both take the same task steps; the switcher's steps come on top. No factors are frozen: this is the dearest part
+of a run. The result goes to ``results/bench_alternate.json``.
+"""
+
+import argparse
+import statistics
+from functools import partial
+
+import torch
+from report import conditions, write
+from torch.optim import SGD, Adam
+
+import switcher_lib as sl
+from switcher_lib.experiments.specs import EXPERIMENTS
+from switcher_lib.switchers import SWITCHERS
+
+EXPERIMENT, METHOD = "lenet300-free", "switcher"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--epochs", type=int, default=5, help="epochs of each (default 5)")
+    parser.add_argument("--threads", type=int, default=2, help="torch's threads (default 2)")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    spec = EXPERIMENTS[EXPERIMENT].methods[METHOD]
+    data = sl.data.load("mnist")
+    settings = {k: v for k, v in spec["fit"].items() if k in ("batch_size", "every")}
+    times = {"dense": [], "switched": []}
+    for epoch in range(options.epochs + 1):                 # the first one warms up
+        sl.seed_everything(0)
+        nets = {"dense": sl.models.lenet_300_100(),
+                "switched": sl.Switched(sl.models.lenet_300_100(), data.example,
+                                        switcher=partial(SWITCHERS[spec["switcher"]], **spec.get("options", {})),
+                                        **spec.get("switched", {}))}
+        for name, net in nets.items():
+            history = sl.fit(net, data.full_train, epochs=1, seed=epoch, progress=False, schedule="constant",
+                             task_optimizer=partial(SGD, **spec["task_sgd"]),
+                             switcher_optimizer=partial(Adam, **spec["switcher_adam"]), **settings)
+            if epoch:
+                times[name].append(history.last["seconds"])
+    median = {name: statistics.median(each) for name, each in times.items()}
+    result = {"command": f"python benchmarks/bench_alternate.py --epochs {options.epochs} --threads {options.threads}",
+              "data": data.name, "experiment": EXPERIMENT, "method": METHOD, "epoch_seconds": times,
+              "median_seconds": median, "ratio": median["switched"] / median["dense"], **conditions(options.threads)}
+    write("bench_alternate", result)
+    print(f"{data.name}: one epoch of {len(data.full_train):,} images, batch {settings['batch_size']}, a switcher step every "
+          f"{settings['every']} task steps, {options.threads} threads, median of {options.epochs}")
+    print(f"dense {median['dense']:.2f} s, switched {median['switched']:.2f} s: {result['ratio']:.2f} times")
+
+
+if __name__ == "__main__":
+    main()

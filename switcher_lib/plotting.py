@@ -1,0 +1,91 @@
+"""How the book's figures look: one palette, one style, and no figure without a text that says what it shows."""
+
+import base64
+import html
+import io
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+
+# Okabe and Ito's palette, told apart by colour-blind readers too. A method keeps its colour in every chapter.
+COLORS = {
+    "dense": "#000000",
+    "switcher": "#0072B2",
+    "untrained switcher": "#56B4E9",
+    "free gates": "#D55E00",
+    "random": "#999999",
+    "magnitude": "#009E73",
+    "U-Net": "#CC79A7",
+    "statistics": "#E69F00",
+}
+ON, OFF = "#0072B2", "#D55E00"
+
+STYLE = {
+    "figure.dpi": 100, "savefig.dpi": 160, "figure.constrained_layout.use": True, "font.size": 10.5,
+    "axes.titlesize": 11.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.8,
+    "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.8, "figure.facecolor": "white",
+    "axes.prop_cycle": mpl.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]),
+}
+
+
+def use_style():
+    """Make matplotlib draw in the book's style for the rest of the session; figures are shown by :func:`show` alone."""
+    mpl.rcParams.update(STYLE)
+    plt.ioff()
+
+
+class Picture:
+    """A finished figure with its alternative text: an image that a screen reader can tell.
+
+    Parameters
+    ----------
+    png : bytes
+        The image.
+    alt : str
+        What the figure shows: the finding and its numbers.
+    width : int
+        Width in CSS pixels.
+    """
+
+    def __init__(self, png, alt, width):
+        self.png, self.alt, self.width = png, alt, width
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        data = base64.b64encode(self.png).decode()
+        tag = (f'<img src="data:image/png;base64,{data}" alt="{html.escape(self.alt, quote=True)}" width="{self.width}" '
+               'style="max-width:100%;height:auto">')
+        return {"text/html": tag, "text/plain": self.alt}
+
+
+def show(figure, alt):
+    """Close a matplotlib figure and return it as a :class:`Picture`: the last line of a cell.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The figure.
+    alt : str
+        What it shows, finding and numbers, in at least 30 characters; computed where the numbers are.
+
+    Returns
+    -------
+    Picture
+        Displays itself, with the text for those who cannot see it.
+
+    Raises
+    ------
+    ValueError
+        If the text is too short to say anything.
+    """
+    if len(alt.strip()) < 30:
+        raise ValueError(f"alt={alt!r} must say what the figure shows, finding and numbers, in at least 30 characters.")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    plt.close(figure)
+    return Picture(buffer.getvalue(), alt, round(figure.get_figwidth() * 100))
+
+
+def pixel_image(values, shape=(28, 28)):
+    """Reshape a vector of numbers, one for each pixel, to an image array for ``imshow``."""
+    return values.detach().reshape(shape).cpu().numpy()

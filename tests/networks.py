@@ -1,0 +1,171 @@
+"""Small networks and factors for the tests of switching."""
+
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import switcher_lib as sl
+
+
+def mlp(widths=(6, 5, 4, 3), act=nn.ReLU, bias=True, seed=0):
+    """A chain of Linear layers named fc1, fc2, ... with an activation after all but the last."""
+    torch.manual_seed(seed)
+    net = nn.Sequential()
+    for i, (n_in, n_out) in enumerate(zip(widths, widths[1:]), start=1):
+        net.add_module(f"fc{i}", nn.Linear(n_in, n_out, bias=bias or i == len(widths) - 1))
+        if i < len(widths) - 1:
+            net.add_module(f"act{i}", act())
+    return net
+
+
+def conv(channels=(2, 5, 4), act=nn.ReLU, pool=partial(nn.MaxPool2d, 2), norm=False, padding=0, side=12, seed=0,
+         padding_mode="zeros", classes=3):
+    """Two convolutions, each with an optional BatchNorm, an activation and a pool; one Linear layer, ``fc``."""
+    torch.manual_seed(seed)
+    net = nn.Sequential()
+    for i, (n_in, n_out) in enumerate(zip(channels, channels[1:]), start=1):
+        net.add_module(f"conv{i}", nn.Conv2d(n_in, n_out, 3, padding=padding, padding_mode=padding_mode, bias=not norm))
+        if norm:
+            net.add_module(f"bn{i}", lively(nn.BatchNorm2d(n_out)))
+        net.add_module(f"act{i}", act())
+        if pool is not None:
+            net.add_module(f"pool{i}", pool())
+    net.add_module("flatten", nn.Flatten())
+    features = net.eval()(torch.zeros(1, channels[0], side, side)).shape[1]
+    net.add_module("fc", nn.Linear(features, classes))
+    return net.train()
+
+
+def lively(norm):
+    """A BatchNorm whose parameters and statistics are what they are after some training: not 0 and 1."""
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 1.5)
+        norm.bias.normal_()
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    return norm
+
+
+class Residual(nn.Module):
+    """``stem`` and ``out2`` write the same stream; ``inner`` is free."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner, self.out2 = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 5, 3, padding=1), nn.Conv2d(5, 4, 1)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        x = F.relu(x + self.out2(F.relu(self.inner(x))))
+        return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+class Reused(nn.Module):
+    """``b`` runs twice, on what ``a`` writes and on what it writes itself; ``free`` stands alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.free, self.out = nn.Linear(6, 5), nn.Linear(5, 5), nn.Linear(5, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = F.relu(self.b(F.relu(self.b(F.relu(self.a(x))))))
+        return self.out(F.relu(self.free(x)))
+
+
+class Shared(nn.Module):
+    """``a`` and ``c`` are two layers with one weight; ``free`` stands alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(6, 5), nn.Linear(5, 6), nn.Linear(6, 5)
+        self.free, self.out = nn.Linear(5, 4), nn.Linear(4, 3)
+        self.c.weight = self.a.weight
+
+    def forward(self, x):
+        x = F.relu(self.c(F.relu(self.b(F.relu(self.a(x))))))
+        return self.out(F.relu(self.free(x)))
+
+
+class Cat(nn.Module):
+    """Two branches side by side: their readers' columns follow one another."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(2, 4, 1)
+        self.join, self.out = nn.Conv2d(7, 5, 3), nn.Linear(5 * 100, 3)
+
+    def forward(self, x):
+        x = torch.cat([F.relu(self.right(x)), F.relu(self.left(x))], dim=1)
+        return self.out(torch.flatten(F.relu(self.join(x)), 1))
+
+
+class View(nn.Module):
+    """Goes from channels to features by a function: by default a view that follows its input."""
+
+    def __init__(self, reshape=lambda x: x.view(x.size(0), -1)):
+        super().__init__()
+        self.conv1, self.conv2, self.out = nn.Conv2d(2, 5, 3), nn.Conv2d(5, 4, 3), nn.Linear(4 * 64, 3)
+        self.reshape = reshape
+
+    def forward(self, x):
+        return self.out(self.reshape(F.relu(self.conv2(F.relu(self.conv1(x))))))
+
+
+def built(make, seed=0):
+    """Make a network from a seed."""
+    torch.manual_seed(seed)
+    return make()
+
+
+def inputs(net, batch=4, side=12, seed=1):
+    """Random inputs in the shape that the network takes."""
+    generator = torch.Generator().manual_seed(seed)
+    first = next(m for m in net.modules() if isinstance(m, (nn.Linear, nn.Conv2d)))
+    if isinstance(first, nn.Linear):
+        return torch.randn(batch, first.in_features, generator=generator)
+    return torch.randn(batch, first.in_channels, side, side, generator=generator)
+
+
+def images(batch=4, shape=(1, 28, 28), seed=1):
+    """Random images."""
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def factors(sites, seed=0, off=0.4):
+    """Random factors in [0.25, 2], a fraction of them exactly 0, at least one neuron of each site on."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = {}
+    for site in sites:
+        s = 0.25 + 1.75 * torch.rand(site.size, generator=generator)
+        dead = torch.rand(site.size, generator=generator) < off
+        dead[torch.randint(site.size, (1,), generator=generator)] = False
+        drawn[site.key] = torch.where(dead, 0.0, s)
+    return drawn
+
+
+def held(net, example, seed=0, off=0.4, **options):
+    """A switched network, in eval mode, with such factors."""
+    switched = sl.Switched(net, example, **options).eval()
+    switched.hold(factors(switched.sites, seed, off))
+    return switched
+
+
+def state(module):
+    """A copy of all parameters and buffers, to see later whether any has moved."""
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: t.detach().clone() for name, t in tensors.items()}
+
+
+def same(one, other):
+    """Whether two such copies are equal bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def split(n=40, shape=(6,), classes=3, seed=0):
+    """A Split of random inputs whose labels depend on them."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, *shape, generator=generator)
+    y = (x.flatten(1) @ torch.randn(x[0].numel(), classes, generator=generator)).argmax(1)
+    return sl.data.Split(x, y)

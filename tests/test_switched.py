@@ -1,0 +1,329 @@
+"""The network that runs: f(x; θ ⊙ s(θ)), its factors, its cost, its structure."""
+
+from functools import partial
+
+import networks
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import switcher_lib as sl
+from switcher_lib import metrics
+
+
+def ones(net):
+    return {site.key: torch.ones(site.size) for site in net.sites}
+
+
+@pytest.fixture
+def net():
+    return sl.Switched(networks.mlp(), torch.randn(2, 6))
+
+
+# -------- the equation
+
+def test_the_network_that_runs_is_the_scaled_one():
+    tnn = networks.mlp((6, 5, 4, 3))
+    net, x = sl.Switched(tnn, torch.randn(2, 6), switch_inputs=True), networks.inputs(tnn)
+    s = net.factors()
+    by_hand = tnn.fc3(s["fc2"] * F.relu(tnn.fc2(s["fc1"] * F.relu(tnn.fc1(s["input"] * x)))))
+    torch.testing.assert_close(net.eval()(x), by_hand)
+    assert not torch.allclose(by_hand, tnn(x))
+
+
+def test_the_task_network_is_used_and_not_copied_nor_changed(net):
+    before = networks.state(net.model)
+    net.train()(torch.randn(4, 6)).sum().backward()
+    assert networks.same(before, networks.state(net.model))
+    assert net.params()["fc1.weight"] is net.model.fc1.weight and net.model.fc1.weight.grad is not None
+
+
+def test_evaluation_recomputes_the_factors_at_the_current_weights(net):
+    net.eval()
+    first = net.factors()["fc1"]
+    with torch.no_grad():
+        net.model.fc1.weight.mul_(torch.linspace(0.1, 3, 5)[:, None])
+    assert not torch.equal(first, net.factors()["fc1"])
+
+
+def test_asking_for_factors_moves_no_buffer():
+    net = sl.Switched(networks.conv(norm=True), torch.randn(2, 2, 12, 12), switcher="unet").train()
+    before = networks.state(net)
+    net.factors()
+    assert networks.same(before, networks.state(net))
+    net.structure(), net.eval().factors()
+    assert networks.same(before, networks.state(net))
+
+
+# -------- refresh, flow, noise
+
+def counting(net):
+    """Count how often the switcher is asked."""
+    asked = []
+    net.switcher.register_forward_hook(lambda *_: asked.append(1))
+    return asked
+
+
+@pytest.mark.parametrize("refresh, asked_for_8", [("live", 8), (1, 8), (4, 2), (3, 3), (8, 1)])
+def test_refresh_says_how_often_the_factors_are_computed(refresh, asked_for_8):
+    net = sl.Switched(networks.mlp(), torch.randn(2, 6), refresh=refresh).train()
+    asked = counting(net)
+    for _ in range(8):
+        net(torch.randn(2, 6))
+    assert len(asked) == asked_for_8
+
+
+def test_stale_factors_stay_for_exactly_that_many_task_steps():
+    net = sl.Switched(networks.mlp(), torch.randn(2, 6), refresh=3).train()
+    x, used = networks.inputs(net.model), []
+    for step in range(7):
+        with torch.no_grad():
+            net.model.fc1.weight.normal_()
+        now = net.factors()
+        used.append(torch.allclose(net(x), torch.func.functional_call(net.model, net.scale(net.params(), now), (x,))))
+    assert used == [True, False, False, True, False, False, True]
+
+
+def test_a_live_task_steps_gradient_flows_to_theta_through_the_switcher_only_with_flow():
+    x = torch.randn(4, 6)
+    for flow in (False, True):
+        torch.manual_seed(0)
+        net = sl.Switched(networks.mlp(), x, flow=flow).train()
+        net(x).square().sum().backward()
+        assert all((p.grad is not None) == flow for p in net.switcher.parameters())
+        held = sl.Switched(networks.mlp(), x)
+        held.hold(net.factors())
+        held(x).square().sum().backward()
+        direct = held.model.fc1.weight.grad
+        assert torch.allclose(net.model.fc1.weight.grad, direct) == (not flow)
+
+
+def test_noise_multiplies_while_training_and_never_in_evaluation():
+    net = sl.Switched(networks.mlp(), torch.randn(2, 6), noise=0.5)
+    x = torch.randn(4, 6)
+    net.train()
+    assert not torch.equal(net(x), net(x))
+    net.eval()
+    assert torch.equal(net(x), net(x))
+    torch.manual_seed(3)
+    many = torch.stack([net.train()._noisy({"k": torch.full((1,), 2.0)})["k"] for _ in range(4000)])
+    assert many.mean().item() == pytest.approx(2, abs=0.06) and many.std().item() == pytest.approx(1, abs=0.05)
+    assert net._noisy({"k": torch.zeros(3)})["k"].tolist() == [0, 0, 0]    # off stays off
+
+
+# -------- holding
+
+def test_held_factors_are_what_runs_until_they_are_released(net):
+    x = torch.randn(4, 6)
+    before = net.train()(x)
+    s = networks.factors(net.sites)
+    net.hold(s)
+    expected = torch.func.functional_call(net.model, net.scale(net.params(), s), (x,))
+    assert torch.equal(net(x), expected) and torch.equal(net.eval()(x), expected)
+    s["fc1"].zero_()    # what was given is copied
+    assert torch.equal(net(x), expected)
+    net.release()
+    assert torch.equal(net.train()(x), before)
+
+
+def test_holding_and_releasing_take_effect_at_once_with_stale_factors():
+    net = sl.Switched(networks.mlp(), torch.randn(2, 6), refresh=100).train()
+    x = torch.randn(4, 6)
+    free = net(x)
+    net.hold_ones()
+    assert torch.equal(net(x), net.model(x)) and not torch.allclose(free, net(x))
+    net.release()
+    assert torch.equal(net(x), free)
+    net.hold({site.key: torch.zeros(site.size) for site in net.sites})
+    assert torch.equal(net(x), net.model.fc3.bias.expand(4, 3))
+
+
+def test_freezing_takes_the_factors_of_evaluation():
+    net = sl.Switched(networks.mlp((6, 9, 3)), torch.randn(2, 6), gate="relu_bn").train()
+    for _ in range(3):
+        net.switcher_loss(torch.randn(4, 6), torch.tensor([0, 1, 2, 0]), F.cross_entropy)
+    training = net.factors()["fc1"]
+    net.freeze()
+    assert net.training and not torch.allclose(net.factors()["fc1"], training)
+    frozen = net.factors()["fc1"].clone()
+    with torch.no_grad():
+        net.model.fc1.weight.normal_()
+    assert torch.equal(net.factors()["fc1"], frozen)
+    net.release()
+    net.eval()
+    assert not torch.equal(net.factors()["fc1"], frozen)
+
+
+@pytest.mark.parametrize("change, words", [
+    (lambda s: s.update(fc1=torch.ones(4)), "factors of 'fc1' have shape (4,); this site has 5 neurons"),
+    (lambda s: s.update(fc1=torch.ones(5, 1)), "factors of 'fc1' have shape (5, 1)"),
+    (lambda s: s.update(fc2=torch.tensor(1.0)), "factors of 'fc2' have shape ()"),
+    (lambda s: s.pop("fc2"), "factors has no 'fc2'; it needs one vector for each of ['fc1', 'fc2']"),
+])
+def test_holding_wrong_factors_is_an_error_and_changes_nothing(net, change, words):
+    s = ones(net)
+    change(s)
+    with pytest.raises(ValueError) as caught:
+        net.hold(s)
+    assert words in str(caught.value) and net.held is None
+
+
+@pytest.mark.parametrize("options, words", [
+    ({"switcher": "rwo"}, "switcher='rwo' is not a switcher; did you mean 'row'?"),
+    ({"gate": "clmp"}, "gate='clmp' is not a gate; did you mean 'clamp'?"),
+    ({"face": "in"}, "face='in' is not a face"),
+    ({"refresh": 0}, "refresh=0 must be 'live' or a number of task steps of at least 1"),
+    ({"refresh": -2}, "refresh=-2"),
+    ({"refresh": 2.5}, "refresh=2.5"),
+    ({"refresh": "dead"}, "refresh='dead'"),
+    ({"flow": True, "refresh": 4}, "flow=True needs refresh='live', not 4"),
+    ({"noise": -0.1}, "noise=-0.1 must be at least 0"),
+    ({"skip": ["fc7"]}, "skip names 'fc7'"),
+])
+def test_a_wrong_option_is_named_with_its_value(options, words):
+    with pytest.raises(ValueError) as caught:
+        sl.Switched(networks.mlp(), torch.randn(2, 6), **options)
+    assert words in str(caught.value)
+
+
+def test_a_wrong_example_or_a_model_with_nothing_to_switch_is_refused():
+    with pytest.raises(sl.SwitchError, match=r"example of shape \(2, 5\) does not go through Sequential"):
+        sl.Switched(networks.mlp(), torch.randn(2, 5))
+    with pytest.raises(sl.SwitchError, match="nothing in Sequential can be switched"):
+        sl.Switched(networks.mlp((6, 3)), torch.randn(2, 6))
+
+
+# -------- cost and structure
+
+def without(net, on):
+    """The plain network with the neurons that are off left out, by hand: no cascade, no folding."""
+    model = net.model
+    keep = {key: s.bool() for key, s in on.items()}
+    pixels = keep.get("input", torch.ones(model.fc1.in_features, dtype=torch.bool))
+    sizes = [int(pixels.sum()), int(keep["fc1"].sum()), int(keep["fc2"].sum()), 3]
+    return networks.mlp(sizes)
+
+
+@pytest.mark.parametrize("switch_inputs", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_cost_of_0_and_1_factors_is_the_size_of_the_network_without_them(switch_inputs, seed):
+    net = sl.Switched(networks.mlp((9, 7, 5, 3)), torch.randn(2, 9), switch_inputs=switch_inputs)
+    on = {key: (s != 0).float() for key, s in networks.factors(net.sites, seed).items()}
+    small = without(net, on)
+    assert net.count(on).item() == metrics.count_parameters(small)
+    assert net.count(on, macs=True).item() == metrics.count_macs(small, torch.zeros(1, small.fc1.in_features))
+    assert net.cost(on).item() == pytest.approx(metrics.count_parameters(small) / metrics.count_parameters(net.model))
+    assert net.cost(ones(net)).item() == 1
+
+
+@pytest.mark.parametrize("face", ["incoming", "outgoing"])
+def test_the_cost_counts_biases_batch_norms_and_both_sides_of_a_convolution(face):
+    net = sl.Switched(networks.conv(norm=True), torch.randn(2, 2, 12, 12), face=face)
+    on = {"conv1": torch.tensor([1.0, 0, 1, 0, 1]), "conv2": torch.tensor([0.0, 1, 1, 0])}
+    conv1, conv2 = 3 * 2 * 9 + 2 * 3, 2 * 3 * 9 + 2 * 2    # weight, γ, β
+    assert net.count(on).item() == conv1 + conv2 + 3 * 2 * 1 + 3
+    assert net.count(on, macs=True).item() == 3 * 2 * 9 * 100 + 2 * 3 * 9 * 9 + 6
+
+
+def test_a_parameter_that_two_sites_touch_is_counted_by_their_product():
+    net = sl.Switched(networks.mlp((2, 2, 2, 1)), torch.randn(2, 2))
+    on = {"fc1": torch.tensor([0.5, 1.0]), "fc2": torch.tensor([0.25, 0.0])}
+    by_hand = 2 * 1.5 + 1.5 + 1.5 * 0.25 + 0.25 + 0.25 + 1    # fc1 weight, bias; fc2 weight, bias; fc3 weight, bias
+    assert net.count(on).item() == pytest.approx(by_hand)
+
+
+def test_flattened_features_and_their_channels_multiply():
+    net = sl.Switched(networks.conv(side=16), torch.randn(2, 2, 16, 16), switch_flattened=True)
+    (features,) = [site for site in net.sites if site.kind == "feature"]
+    on = ones(net)
+    on["conv2"] = torch.tensor([1.0, 0, 1, 1])
+    on[features.key] = torch.ones(features.size)
+    per_channel = features.size // 4
+    on[features.key][:per_channel + 1] = 0
+    # channel 0 loses its features, channel 1 is off and has lost another one
+    dense = metrics.count_parameters(net.model)
+    lost = 5 * 9 + 1 + 3 * per_channel + 3 * per_channel
+    assert net.count(on).item() == dense - lost
+
+
+def test_the_cost_has_a_gradient_for_every_neuron_that_is_on():
+    net = sl.Switched(networks.mlp(), torch.randn(2, 6), switch_inputs=True)
+    s = {key: (0.5 * torch.ones_like(v)).requires_grad_() for key, v in ones(net).items()}
+    net.cost(s).backward()
+    assert all((v.grad > 0).all() for v in s.values())
+    assert torch.autograd.gradcheck(lambda a, b: net.cost({"input": torch.ones(6, dtype=torch.float64), "fc1": a, "fc2": b}),
+                                    [torch.rand(5, dtype=torch.float64, requires_grad=True),
+                                     torch.rand(4, dtype=torch.float64, requires_grad=True)])
+
+
+def test_the_cost_reaches_the_switchers_parameters_through_the_loss():
+    x, y = torch.randn(8, 6), torch.randint(3, (8,))
+    grads = []
+    for cost in (0.0, 5.0):
+        net = sl.Switched(networks.mlp(), x, switcher=partial(sl.FreeGates, spread=0.0)).train()
+        net.switcher_loss(x, y, F.cross_entropy, cost).backward()
+        grads.append(net.switcher.free["fc1"].grad.clone())
+    torch.testing.assert_close(grads[1] - grads[0], 5.0 * _cost_slope(net))
+    assert ((grads[1] - grads[0]) > 0).all()
+
+
+def _cost_slope(net):
+    a = net.switcher.free["fc1"]
+    a.grad = None
+    net.cost().backward()
+    return a.grad
+
+
+def test_factors_above_1_cost_no_more_than_1():
+    net = sl.Switched(networks.mlp(), torch.randn(2, 6))
+    s = {key: 7 * v for key, v in ones(net).items()}
+    assert net.cost(s).item() == 1
+
+
+def test_the_structure_tells_neurons_parameters_and_macs():
+    net = sl.Switched(networks.mlp((9, 7, 5, 3)), torch.randn(2, 9))
+    net.hold({"fc1": torch.tensor([0.0, 0.3, 0, 2, 0, 1, 1]), "fc2": torch.tensor([1.0, 0, 0, 0.1, 1])})
+    structure = net.structure()
+    assert structure.sites == {"fc1": (7, 4), "fc2": (5, 3)}
+    assert structure.parameters == (9 * 7 + 7 + 7 * 5 + 5 + 5 * 3 + 3, 9 * 4 + 4 + 4 * 3 + 3 + 3 * 3 + 3)
+    assert structure.macs == (63 + 35 + 15, 36 + 12 + 9)
+
+
+def test_the_structure_counts_exactly_beyond_what_float32_can():
+    model = nn.Sequential(nn.Conv2d(3, 41, 7), nn.ReLU(), nn.Conv2d(41, 3, 1))
+    x = torch.randn(1, 3, 67, 67)
+    net = sl.Switched(model, x)
+    net._macs = {name: places * 1_001 for name, places in net._macs.items()}    # as if the image were larger
+    assert net.structure().macs[1] == 1_001 * metrics.count_macs(model, x) > 2 ** 25
+
+
+def test_two_layers_with_one_weight_both_count():
+    net = networks.built(networks.Shared)
+    dense = 30 + 30 + 30 + 20 + 12
+    assert metrics.count_macs(net, torch.randn(2, 6)) == dense
+    assert sl.Switched(net, torch.randn(2, 6)).structure().macs[0] == dense
+
+
+# -------- state
+
+def test_a_switched_network_travels_through_its_state_dict():
+    options = dict(refresh=4)
+    net = sl.Switched(networks.mlp(), torch.randn(2, 6), **options).train()
+    x = torch.randn(4, 6)
+    net(x), net(x)
+    with torch.no_grad():
+        net.model.fc1.weight.normal_()
+    other = sl.Switched(networks.mlp(seed=9), torch.randn(2, 6), **options).train()
+    other.load_state_dict(net.state_dict())
+    for _ in range(4):    # stale factors and their age came along
+        assert torch.equal(net(x), other(x))
+    net.hold(networks.factors(net.sites))
+    other.load_state_dict(net.state_dict())
+    assert torch.equal(net.eval()(x), other.eval()(x)) and other.held is not None
+
+
+def test_a_wrapped_network_compacts_after_being_switched_again():
+    net = sl.Switched(networks.mlp(), torch.randn(2, 6))
+    again = sl.Switched(net.model, torch.randn(2, 6), switcher="free")
+    assert [site.key for site in again.sites] == [site.key for site in net.sites]
