@@ -75,6 +75,6 @@ browser:
 
 $(STAMP): $(REQUIREMENTS) pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing $(REQUIREMENTS) and the library into $(VENV) (the first time downloads about 3 GB)."
+	@echo "Installing $(REQUIREMENTS) and the library into $(VENV) (the first time takes minutes and about 6 GB of disk)."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(REQUIREMENTS) -e .
 	@touch $@

@@ -653,7 +653,7 @@ def _fetch(name, folder, files, missing):
         raise _Absent(f"{gone}, and the data folder cannot be written: {error.strerror}") from None
     silence = socket.getdefaulttimeout()
     try:
-        _within(ANSWER_WITHIN, lambda: _knock(dataset))
+        dataset = _within(ANSWER_WITHIN, lambda: _answering(dataset))
         socket.setdefaulttimeout(SILENT_FOR)
         _within(DOWNLOAD_WITHIN, lambda: dataset(root=str(part), download=True))
         if _verify(part, files):
@@ -676,22 +676,26 @@ def _fetch(name, folder, files, missing):
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _knock(dataset):
-    """Ask each mirror for a header. Raises the last one's error if none answers."""
-    mirrors = getattr(dataset, "mirrors", None)
-    urls = [mirror + dataset.resources[0][0] for mirror in mirrors] if mirrors else [dataset.url]
-    for url in urls:
-        request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "switcher_lib"})
+def _answering(dataset):
+    """torchvision's class, without the mirrors before the first that answers. If none does, the last one's error.
+
+    torchvision itself goes to the next mirror after a refusal, but gives up at one that stays silent.
+    """
+    mirrors = getattr(dataset, "mirrors", [""])
+    path = dataset.resources[0][0] if hasattr(dataset, "mirrors") else dataset.url
+    for i, mirror in enumerate(mirrors):
+        request = urllib.request.Request(mirror + path, method="HEAD", headers={"User-Agent": "switcher_lib"})
         try:
             urllib.request.urlopen(request, timeout=0.45 * ANSWER_WITHIN).close()
-            return
         except Exception as error:      # also http.client's, which are no OSError
             last = error
+        else:
+            return type(dataset.__name__, (dataset,), {"mirrors": mirrors[i:]})     # the name is the folder's
     raise last
 
 
 def _within(seconds, work):
-    """Run `work` for at most `seconds`. In a thread, because a name look-up heeds no socket time-out."""
+    """What `work` returns, within `seconds`. In a thread, because a name look-up heeds no socket time-out."""
     outcome = []
 
     def run():
@@ -705,8 +709,10 @@ def _within(seconds, work):
     thread.join(seconds)
     if not outcome:
         raise TimeoutError(f"no answer within {seconds:g} s")
-    if outcome[0][1] is not None:
-        raise outcome[0][1]
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result
 
 
 def _read_idx_set(name, folder):

@@ -5,7 +5,7 @@ from torch import nn
 from torch.func import functional_call
 
 from switcher_lib import metrics, switchers
-from switcher_lib.sites import find_sites
+from switcher_lib.sites import SelectLinear, find_sites
 
 
 class Switched(nn.Module):
@@ -34,7 +34,8 @@ class Switched(nn.Module):
     flow : bool, default False
         Whether the task network's gradient also flows back through the switcher to θ; needs ``refresh="live"``.
     noise : float, default 0.0
-        While training, factors are multiplied by 1 + noise · ε with ε standard normal; at least 0.
+        While training, every activation that a factor multiplies is also multiplied by 1 + noise · ε, with ε standard
+        normal and drawn anew each time (Gaussian dropout, Srivastava et al. 2014); at least 0.
     skip : sequence of str, default ()
         Paths of layers to leave alone.
 
@@ -87,7 +88,8 @@ class Switched(nn.Module):
         """
         if self.held is not None:
             return self.held
-        return functional_call(self.switcher, _buffer_copies(self.switcher), (self.params(),))
+        buffers = _buffer_copies(self.switcher)
+        return functional_call(self.switcher, buffers, (self.params(),)) if buffers else self.switcher(self.params())
 
     def scale(self, params, factors):
         """Return θ ⊙ s: the parameters {name: tensor} with every site's face multiplied by its factors."""
@@ -113,9 +115,7 @@ class Switched(nn.Module):
             for site in self.sites:
                 s = factors[site.key]
                 if site.key in self._at_activations:
-                    hooks += [self.model.get_submodule(path).register_forward_hook(_scale_output(s)) if face == "incoming"
-                              else self.model.get_submodule(path).register_forward_pre_hook(_scale_input(axis.spread(s)))
-                              for face, path, axis in self._at_activations[site.key]]
+                    hooks += [self._hook(site, axis, s) for axis in self._at_activations[site.key]]
                 else:
                     replaced = site.scale(replaced, s)
             if params is None and len(self._at_activations) == len(self.sites):
@@ -126,30 +126,45 @@ class Switched(nn.Module):
                 hook.remove()
 
     def _find_activations(self):
-        """Return {site.key: [(face, module path, axis)]} for the sites whose face lies in Linear layers alone."""
+        """Return {site.key: axes} for the sites whose factors multiply activations rather than weights.
+
+        Those whose face lies in Linear layers alone; all of them if there is noise, which is the activations' own. What
+        goes into a SelectLinear is more than it reads: there it is always the weights.
+        """
         found = {}
         for site in self.sites:
             axes = site.incoming[:1] if site.face == "incoming" else site.outgoing    # weight and bias are one place
-            paths = [axis.name.rpartition(".")[0] for axis in axes]
-            if all(type(self.model.get_submodule(path)) is nn.Linear for path in paths):
-                found[site.key] = [(site.face, path, axis) for path, axis in zip(paths, axes)]
+            layers = [self.model.get_submodule(axis.name.rpartition(".")[0]) for axis in axes]
+            if any(isinstance(layer, SelectLinear) for layer in layers) and site.face == "outgoing":
+                continue
+            if self.noise or all(type(layer) is nn.Linear for layer in layers):
+                found[site.key] = axes
         return found
+
+    def _hook(self, site, axis, s):
+        """Register a hook that multiplies a layer's output (incoming face) or input (outgoing face) by the factors."""
+        layer = self.model.get_submodule(axis.name.rpartition(".")[0])
+        s = axis.spread(s)
+        noise = self.noise if self.training else 0.0
+
+        def scaled(h):
+            along = s if isinstance(layer, nn.Linear) else s.reshape(-1, *[1] * (h.ndim - 2))
+            return h * along * (1 + noise * torch.randn_like(h)) if noise else h * along
+
+        if site.face == "incoming":
+            return layer.register_forward_hook(lambda module, inputs, output: scaled(output))
+        return layer.register_forward_pre_hook(lambda module, inputs: (scaled(inputs[0]), *inputs[1:]))
 
     def _running_factors(self):
         if not self.training:
             return self.factors()
         if self.flow:
-            return self._noisy(self.factors())
+            return self.factors()
         if self.refresh == "live" or self._stale is None or self._age % self.refresh == 0:
             with torch.no_grad():
                 self._stale = self.factors()
         self._age += 1
-        return self._noisy(self._stale)
-
-    def _noisy(self, factors):
-        if self.noise == 0 or not self.training:
-            return factors
-        return {key: s * (1 + self.noise * torch.randn_like(s)) for key, s in factors.items()}
+        return self._stale
 
     # -- the two losses of alternate learning
 
@@ -164,7 +179,7 @@ class Switched(nn.Module):
         """
         params = {name: p.detach() for name, p in self.params().items()}
         factors = self.switcher(params)
-        loss = loss_fn(self._run(x, self._noisy(factors), params, _buffer_copies(self.model)), y)
+        loss = loss_fn(self._run(x, factors, params, _buffer_copies(self.model)), y)
         return loss + cost * self.cost(factors) if cost else loss
 
     def cost(self, factors=None):
@@ -262,14 +277,6 @@ class Switched(nn.Module):
     def set_extra_state(self, state):
         """Take back what :meth:`get_extra_state` gave."""
         self.held, self._stale, self._age = state["held"], state["stale"], state["age"]
-
-
-def _scale_output(s):
-    return lambda module, inputs, output: output * s
-
-
-def _scale_input(s):
-    return lambda module, inputs: (inputs[0] * s, *inputs[1:])
 
 
 class evaluating:

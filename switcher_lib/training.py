@@ -249,7 +249,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     learns = switched and net.switcher.learns
     task_model = net.model if switched else net
     task = (task_optimizer or partial(SGD, lr=0.05, momentum=0.9, weight_decay=1e-4))(task_model.parameters())
-    switch = (switcher_optimizer or partial(Adam, lr=1e-3))(net.switcher.parameters()) if learns else None
+    switch = (switcher_optimizer or partial(Adam, lr=1e-3, fused=True))(net.switcher.parameters()) if learns else None
     first_rates = [group["lr"] for group in task.param_groups]
     run = _Run(net, {"task": task, "switcher": switch}, History(), checkpoint,
                dict(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, seed=seed,

@@ -56,6 +56,7 @@ def page(browser):
     """A page with the network cut: what it asks of another machine fails and is listed in `page.asked`, and so is
     every uncaught error of its scripts in `page.errors`."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(120_000)  # a busy machine is slow, not wrong
     opened = context.new_page()
     opened.asked, opened.errors = [], []
 

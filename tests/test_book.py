@@ -204,7 +204,7 @@ def test_opened_pages_ask_no_other_machine(html, page):
         page.goto(path.as_uri(), wait_until="load")
         formulas = page.locator("span.math, div.math").count()
         if formulas:
-            page.wait_for_selector("mjx-container", state="attached", timeout=30_000)
+            page.wait_for_selector("mjx-container", state="attached")
             assert page.locator("mjx-container").count() >= formulas / 2, path.name
             assert page.locator("[data-mml-node=merror]").count() == 0, f"{path.name}: a formula that cannot be set"
         page.wait_for_load_state("networkidle")

@@ -3,7 +3,7 @@
 from torch import nn
 
 from switcher_lib.errors import unknown_name
-from switcher_lib.switchers.base import Switcher, weight_blocks
+from switcher_lib.switchers.base import Switcher, read_linear
 
 
 class RowSwitcher(Switcher):
@@ -41,7 +41,11 @@ class RowSwitcher(Switcher):
 
     def scores(self, params):
         """Return {site.key: scores (n,)}."""
-        return {site.key: self.scorers[site.key](weight_blocks(site, params, self.reads)).squeeze(-1) for site in self.sites}
+        scores = {}
+        for site in self.sites:
+            first, activation, last = self.scorers[site.key]      # the MLP, on the site's weight_blocks()
+            scores[site.key] = last(activation(read_linear(first, site, params, self.reads))).squeeze(-1)
+        return scores
 
 
 def scorer(width, hidden, bias):
