@@ -495,7 +495,7 @@ def load_compact(path, into):
         raise FileNotFoundError(f"path={str(path)!r}: there is no such file.")
     model = into() if callable(into) and not isinstance(into, nn.Module) else None
     if not isinstance(model, nn.Module):
-        raise TypeError(f"into={into!r} must be a factory: a function or class that makes the original nn.Module.")
+        raise TypeError(f"into is a {type(into).__name__}; it must be a factory: a function or class that makes the original nn.Module.")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}

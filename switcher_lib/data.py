@@ -677,9 +677,10 @@ def _fetch(name, folder, files, missing):
 
 
 def _answering(dataset):
-    """torchvision's class, without the mirrors before the first that answers. If none does, the last one's error.
+    """torchvision's class, without the mirrors before the first that answers.
 
-    torchvision itself goes to the next mirror after a refusal, but gives up at one that stays silent.
+    Raises the last one's error if none does. torchvision itself goes to the next mirror after a refusal,
+    but gives up at one that stays silent.
     """
     mirrors = getattr(dataset, "mirrors", [""])
     path = dataset.resources[0][0] if hasattr(dataset, "mirrors") else dataset.url

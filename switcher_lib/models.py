@@ -38,7 +38,9 @@ def lenet_300_100(in_shape=(1, 28, 28), num_classes=10, widths=(300, 100)):
     ValueError
         If an argument is not as described.
 
-    References ---------- LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to
+    References
+    ----------
+    LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to
     document recognition", with ReLU in place of its squashing functions, as the pruning literature has it.
     """
     in_shape, (first, second) = _sizes("in_shape", in_shape, 3), _sizes("widths", widths, 2)

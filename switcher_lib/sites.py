@@ -57,7 +57,8 @@ class Axis:
     dim : int
         The axis along which the neurons lie.
     positions : Tensor of int64, shape (n, k)
-        Row j holds the k positions of neuron j (k > 1 where a channel was flattened).
+        Row j holds the k positions of neuron j (k > 1 where a channel was flattened), filled up with the axis's length
+        where it has fewer than others (where some of its flattened features were left out).
     shape : tuple of int
         Shape of the parameter.
     """
@@ -82,10 +83,17 @@ class Axis:
         """Whether position j is neuron j, for all positions: then nothing needs indexing."""
         return self.positions.shape == (self.length, 1) and bool((self.positions[:, 0] == torch.arange(self.length)).all())
 
+    @cached_property
+    def ragged(self):
+        """Whether some neuron has fewer positions than others."""
+        return bool((self.positions == self.length).any())
+
     def read(self, params):
-        """Return what each neuron owns of this parameter, shape (n, d)."""
+        """Return what each neuron owns of this parameter, shape (n, d), with 0 where it has less than others."""
         p = params[self.name].movedim(self.dim, 0)
-        p = p if self.whole else p[self.positions.to(p.device)]
+        if not self.whole:
+            p = torch.cat([p, p.new_zeros(1, *p.shape[1:])]) if self.ragged else p
+            p = p[self.positions.to(p.device)]
         return p.reshape(len(self.positions), -1)
 
     def spread(self, s):
@@ -93,7 +101,8 @@ class Axis:
         if self.whole:
             return s
         positions = self.positions.to(s.device)
-        return s.new_ones(self.length).index_put((positions,), s[:, None].expand(positions.shape))
+        ones = s.new_ones(self.length + 1)    # the last one takes what only fills up
+        return ones.index_put((positions,), s[:, None].expand(positions.shape))[:-1]
 
     def scale(self, params, s):
         """Return ``params`` with this axis multiplied by the factors ``s`` of shape (n,); the rest is shared."""
@@ -408,7 +417,8 @@ class Wiring:
     def axis(self, name, dim, labels):
         """Return the :class:`Axis` along which the given labels (n,) lie in a parameter."""
         along = self.root(self.axes[name, dim])
-        positions = torch.stack([torch.nonzero(along == label)[:, 0] for label in self.root(labels)])
+        places = [torch.nonzero(along == label)[:, 0] for label in self.root(labels)]
+        positions = nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=len(along))
         return Axis(name, dim, positions, self._shape(name))
 
     def _shape(self, name):

@@ -175,8 +175,8 @@ SCHEDULES = {"cosine": cosine, "constant": constant}
 
 
 def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, cost=0.0, task_optimizer=None,
-        switcher_optimizer=None, schedule="cosine", loss_fn=F.cross_entropy, augment=None, seed=0, checkpoint=None,
-        progress=True):
+        stop_at=None, switcher_optimizer=None, schedule="cosine", loss_fn=F.cross_entropy, augment=None, seed=0,
+        checkpoint=None, progress=True):
     """Train a switched network by alternate learning, or a plain one by itself.
 
     Parameters
@@ -199,6 +199,9 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
         Fraction of the epochs, at the end, in which the factors are fixed and the task network goes on; in [0, 1).
     cost : float or callable, default 0.0
         Weight λ of the cost term in the switcher's loss, at least 0; or a function from progress in [0, 1] to λ.
+    stop_at : int, optional
+        Number of parameters. The run ends as soon as at most that many remain, within :data:`CHECK_EVERY` steps; the
+        last record is then of a part of an epoch. For a search that compaction and fine-tuning will follow.
     task_optimizer : callable, optional
         From parameters to an optimizer; default SGD, learning rate 0.05, momentum 0.9, weight decay 1e-4.
     switcher_optimizer : callable, optional
@@ -234,7 +237,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     steps between single batches, the cost term and freezing are ours.
     """
     split, validation = (data.train, data.validation) if hasattr(data, "train") else (data, None)
-    _check(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, cost=cost)
+    _check(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, cost=cost, stop_at=stop_at)
     if len(split) == 0:
         raise DataError("data has no training examples.")
     if isinstance(schedule, str) and schedule not in SCHEDULES:
@@ -253,7 +256,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     first_rates = [group["lr"] for group in task.param_groups]
     run = _Run(net, {"task": task, "switcher": switch}, History(), checkpoint,
                dict(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, seed=seed,
-                    cost=None if callable(cost) else cost, examples=len(split)))
+                    stop_at=stop_at, cost=None if callable(cost) else cost, examples=len(split)))
     if switched:
         run.settings |= dict(refresh=net.refresh, flow=net.flow, noise=net.noise)
     start = run.resume()
@@ -274,7 +277,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
             if switched and epoch == frozen_from and freeze:
                 net.freeze()
             alternating = learns and net.held is None
-            task_losses, switcher_losses = [], []
+            task_losses, switcher_losses, reached = [], [], False
             began = time.perf_counter()
             net.train()
             bar = progress_bar(steps_per_epoch, f"epoch {epoch + 1}/{epochs}", progress)
@@ -292,8 +295,11 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                     net.switcher.after_step(net.params(), t)
                 if i % CHECK_EVERY == 0 or i == steps_per_epoch - 1:
                     _stop_if_hopeless(net, [*task_losses[-CHECK_EVERY:], *switcher_losses[-CHECK_EVERY:]], epoch, i, cost)
+                    reached = switched and stop_at is not None and net.structure().parameters[1] <= stop_at
                 bar.update()
-            if alternating and every == "epoch":
+                if reached:
+                    break
+            if alternating and every == "epoch" and not reached:
                 for i, (x, y) in enumerate(split.batches(batch_size, generator=order, augment=augment)):
                     switcher_losses.append(switcher_step(net, x, y, switch, loss_fn, weight((epoch + 1) / epochs)))
                     if i % CHECK_EVERY == 0 or i == steps_per_epoch - 1:
@@ -302,7 +308,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
             seconds += time.perf_counter() - began
             switcher_steps += len(switcher_losses)
             record = dict(epoch=epoch + 1, task_loss=_mean(task_losses), switcher_loss=_mean(switcher_losses),
-                          task_steps=(epoch + 1) * steps_per_epoch, switcher_steps=switcher_steps, seconds=seconds)
+                          task_steps=epoch * steps_per_epoch + len(task_losses), switcher_steps=switcher_steps, seconds=seconds)
             if switched:
                 structure = net.structure()
                 record |= dict(on={key: on for key, (_, on) in structure.sites.items()}, parameters=structure.parameters[1])
@@ -310,7 +316,9 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                 result = evaluate(net, validation, loss_fn=loss_fn)
                 record |= dict(validation_loss=result.loss, validation_accuracy=result.accuracy)
             history.records.append(record)
-            run.save(epoch + 1)
+            run.save(epochs if reached else epoch + 1)
+            if reached:
+                break
     return history
 
 
@@ -326,7 +334,7 @@ def _mean(losses):
     return float(torch.stack(losses).mean()) if losses else None
 
 
-def _check(epochs, batch_size, every, warmup, freeze, cost):
+def _check(epochs, batch_size, every, warmup, freeze, cost, stop_at):
     for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("warmup", warmup, 0)):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
@@ -339,6 +347,8 @@ def _check(epochs, batch_size, every, warmup, freeze, cost):
     if warmup > round(epochs * (1 - freeze)):
         raise ValueError(f"warmup={warmup} and freeze={freeze} overlap: of epochs={epochs}, the last "
                          f"{epochs - round(epochs * (1 - freeze))} are frozen. Lower one of them.")
+    if stop_at is not None and (not isinstance(stop_at, int) or stop_at < 1):
+        raise ValueError(f"stop_at={stop_at!r} must be None or a number of parameters of at least 1.")
     if not callable(cost) and not cost >= 0:
         raise ValueError(f"cost={cost!r} must be at least 0, or a function from progress in [0, 1].")
 

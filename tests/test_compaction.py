@@ -239,10 +239,8 @@ def test_a_forgotten_absorption_makes_the_certificate_fail(monkeypatch):
 def test_a_wrong_batch_from_a_hard_coded_reshape_is_refused(monkeypatch):
     # Tracing sees such a reshape and keeps the channels; where it could not, the certificate would.
     x = networks.images(4, (2, 12, 12))
-    for reshape, words in ((lambda x: x.view(-1, 256), "does not run"), (lambda x: x.view(-1, 256)[:, :128], "")):
-        model = networks.built(lambda: networks.View(reshape))
-        assert "conv2" in sl.Switched(model, x).refused
     model = networks.built(lambda: networks.View(lambda x: x.view(-1, 256)))
+    assert "conv2" in sl.Switched(model, x).refused
     with torch.no_grad():
         model.conv2.weight[:2], model.conv2.bias[:2] = 0, 0
     kept = sl.compact(model, x)
@@ -389,6 +387,7 @@ def test_flattened_features_go_one_by_one_and_whole_channels_as_such():
 
 @pytest.mark.parametrize("make, path", [(networks.mlp, "fc1"), (lambda: networks.conv(norm=True, padding=1), "conv1"),
                                         (lambda: networks.conv(), "conv2")])
+@pytest.mark.filterwarnings("ignore::switcher_lib.SwitchWarning")    # of the layers that nobody reads any more
 def test_an_emptied_layer_keeps_one_neuron_and_says_so(make, path):
     model = make()
     x = networks.inputs(model)
@@ -414,14 +413,14 @@ def test_everything_off_still_runs_and_gives_the_last_bias():
 
 @pytest.mark.filterwarnings("ignore::switcher_lib.SwitchWarning")
 def test_a_kept_neuron_keeps_what_it_needs():
-    # conv2 reads only conv1's constant channel, through zero padding: all its channels are constants that fc absorbs.
-    # One of them is kept, and so must be the channel it reads, though every other reader of it has gone.
+    # conv2 reads only conv1's channel 1, a constant, through zero padding: all its own channels are constants that fc
+    # absorbs. One of them is kept, and so must be the channel it reads, though it is not the first of its layer.
     model = networks.conv(padding=1, pool=None)
     with torch.no_grad():
         model.conv1.weight[1], model.conv1.bias[1] = 0, 1.0
         model.conv2.weight[:, [0, 2, 3, 4]] = 0
     small = sl.compact(model, networks.images(8, (2, 12, 12)))
-    assert small.widths["conv1"] == (5, 1) and small.widths["conv2"] == (4, 1)
+    assert small.reasons["conv1"][1].startswith("kept: constant") and small.widths["conv2"] == (4, 1)
     assert small.certificate.relative_error <= 1e-12
 
 
@@ -704,7 +703,7 @@ def test_a_missing_file_and_something_that_is_no_factory_are_named(tmp_path):
         sl.load_compact(tmp_path / "none.safetensors", into=models.lenet_300_100)
     path = saved(tmp_path)
     for into in (models.lenet_300_100(), 3, lambda: 3):
-        with pytest.raises(TypeError, match="into=.* must be a factory"):
+        with pytest.raises(TypeError, match="into is a .*; it must be a factory"):
             sl.load_compact(path, into=into)
 
 

@@ -593,6 +593,14 @@ def test_what_arrives_unpacked_is_checked_too(tiny, monkeypatch, tmp_path):
     assert "what arrived is damaged" in loaded.reason and list(tmp_path.iterdir()) == []
 
 
+def test_a_full_disk_is_told_without_a_path(monkeypatch, tmp_path):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device", str(tmp_path / "part"))
+    monkeypatch.setattr(data, "_within", full)
+    reason = data.load("mnist", root=tmp_path).reason
+    assert "No space left on device" in reason and str(tmp_path) not in reason
+
+
 def test_an_interrupted_download_leaves_nothing_behind(tiny, monkeypatch, tmp_path):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
@@ -632,7 +640,7 @@ def test_a_download_that_falls_silent_is_given_up(tiny, monkeypatch, tmp_path):
 
     def answer(path):
         if "t10k-labels" in path:
-            release.wait(30)
+            release.wait(5)
         return packed.get(path.strip("/"))
     with server(answer) as (address, _):
         monkeypatch.setattr(datasets.MNIST, "mirrors", [address])

@@ -318,7 +318,7 @@ def assert_scale_shown(explorer, shown):
 
 
 @pytest.mark.browser
-@pytest.mark.slow  # 1,968 positions
+@pytest.mark.slow
 def test_scale_neurons_in_every_position(browser, tmp_path, scale):
     path = write_page(tmp_path / "page.html", scale.html())
     with open_page(browser, path) as page:
@@ -332,7 +332,11 @@ def test_scale_neurons_in_every_position(browser, tmp_path, scale):
             scale.face, scale.activation = face, activation
             for j in range(8):
                 pictures_heard, said = set(), set()
-                order = rng.permutation(steps).tolist()  # each slider ends somewhere else: all are mixed
+                # Every position once; under the other faces and activations a draw that holds 0, 1 and 2. Each
+                # slider ends somewhere else, so that all are mixed.
+                first = (face, activation) == ("incoming", "relu")
+                some = steps if first else np.union1d(steps[[0, 20, 40]], rng.choice(steps, 5, replace=False))
+                order = rng.permutation(some).tolist()
                 slider = f".sl-card:nth-of-type({j + 1}) input"
                 for s, got in zip(order, page.evaluate(MOVE, [slider, order, "input"]), strict=True):
                     scale.factors = [*scale.factors[:j], float(got["value"]), *scale.factors[j + 1 :]]
@@ -344,7 +348,7 @@ def test_scale_neurons_in_every_position(browser, tmp_path, scale):
                     assert got["unnamed"] == 0
                     pictures_heard.add(got["picture"])
                     said.add(got["heard"])
-                assert len(pictures_heard) == len(said) == 41  # a text for every state
+                assert len(pictures_heard) == len(said) == len(order)  # a text for every state
         page.get_by_role("button", name="All factors 1").click()
         scale.factors = [1] * 8
         assert_scale_shown(scale, page.locator(".sl-widget").evaluate(SHOWN))

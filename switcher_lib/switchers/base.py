@@ -17,10 +17,15 @@ class Switcher(nn.Module):
         Where the task network is switched.
     gate : str or callable, default "clamp"
         Maps scores in (-inf, inf) to factors; see :mod:`switcher_lib.gates`.
+    saturation : float, optional
+        Above 0. How the cost term counts a neuron with factor s; see :meth:`p_on`.
     """
 
-    def __init__(self, sites, gate="clamp"):
+    def __init__(self, sites, gate="clamp", saturation=None):
         super().__init__()
+        if saturation is not None and not saturation > 0:
+            raise ValueError(f"saturation={saturation!r} must be None or above 0.")
+        self.saturation = saturation
         self.sites = tuple(sites)
         self.gates = nn.ModuleDict({site.key: gates.make(gate) for site in self.sites})
 
@@ -33,8 +38,18 @@ class Switcher(nn.Module):
         return {key: self.gates[key](a) for key, a in self.scores(params).items()}
 
     def p_on(self, factors):
-        """Return {site.key: how far each neuron counts as on, in [0, 1]}, for the cost term."""
-        return {key: s.clamp(max=1) for key, s in factors.items()}
+        """Return {site.key: how far each neuron counts as on, in [0, 1]}, for the cost term.
+
+        By min(s, 1), shrinking all factors pays, although the task network can undo it by growing its weights and
+        nothing is switched off. With ``saturation`` τ a neuron counts 1 unless its factor is 0, so that the cost is what
+        compaction leaves; its gradient is that of (1 + τ²) s² / (s² + τ²), a curve from 0 to 1 that is steep only where
+        s is near τ or below (straight-through; ours).
+        """
+        if self.saturation is None:
+            return {key: s.clamp(max=1) for key, s in factors.items()}
+        tau = self.saturation**2
+        curves = {key: (1 + tau) * s.square() / (s.square() + tau) for key, s in factors.items()}
+        return {key: curve + ((factors[key] != 0).to(curve.dtype) - curve).detach() for key, curve in curves.items()}
 
     def penalty(self, params):
         """Return what the switcher adds to the task network's loss; 0 by default."""

@@ -17,14 +17,16 @@ class FreeGates(Switcher):
         Where the task network is switched.
     gate : str or callable, default "clamp"
         Maps scores to factors; see :mod:`switcher_lib.gates`.
+    saturation : float, optional
+        How the cost term counts; see :class:`Switcher`.
     bias : float, default 0.5
         Where all scores start.
     spread : float, default 0.1
         Standard deviation of the scores' starting values, at least 0.
     """
 
-    def __init__(self, sites, gate="clamp", bias=0.5, spread=0.1):
-        super().__init__(sites, gate)
+    def __init__(self, sites, gate="clamp", bias=0.5, spread=0.1, saturation=None):
+        super().__init__(sites, gate, saturation)
         if spread < 0:
             raise ValueError(f"spread={spread!r} must be at least 0.")
         self.free = nn.ParameterDict({site.key: nn.Parameter(bias + spread * torch.randn(site.size)) for site in self.sites})

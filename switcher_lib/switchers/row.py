@@ -22,6 +22,8 @@ class RowSwitcher(Switcher):
         Which of a neuron's weights w_j is made of; pixels and flattened features have outgoing weights only.
     gate : str or callable, default "clamp"
         Maps scores to factors; see :mod:`switcher_lib.gates`.
+    saturation : float, optional
+        How the cost term counts; see :class:`Switcher`.
     bias : float, default 0.5
         Score that the MLP's output layer starts from. With the clamp gate, 0.5 is the middle of its slope.
 
@@ -30,8 +32,8 @@ class RowSwitcher(Switcher):
     Han et al. 2021, arXiv:2110.05954. The row MLP is ours; theirs is :class:`UNetSwitcher`.
     """
 
-    def __init__(self, sites, hidden=32, reads="incoming", gate="clamp", bias=0.5):
-        super().__init__(sites, gate)
+    def __init__(self, sites, hidden=32, reads="incoming", gate="clamp", bias=0.5, saturation=None):
+        super().__init__(sites, gate, saturation)
         if not isinstance(hidden, int) or hidden < 1:
             raise ValueError(f"hidden={hidden!r} must be an integer of at least 1.")
         if reads not in ("incoming", "outgoing", "both"):

@@ -20,6 +20,8 @@ class StatsSwitcher(Switcher):
         Width of the MLP, at least 1.
     gate : str or callable, default "clamp"
         Maps scores to factors; see :mod:`switcher_lib.gates`.
+    saturation : float, optional
+        How the cost term counts; see :class:`Switcher`.
     bias : float, default 0.5
         Score that the MLP's output layer starts from.
 
@@ -29,8 +31,8 @@ class StatsSwitcher(Switcher):
     pooling: Zaheer et al. 2017, arXiv:1703.06114.
     """
 
-    def __init__(self, sites, hidden=32, gate="clamp", bias=0.5):
-        super().__init__(sites, gate)
+    def __init__(self, sites, hidden=32, gate="clamp", bias=0.5, saturation=None):
+        super().__init__(sites, gate, saturation)
         if not isinstance(hidden, int) or hidden < 1:
             raise ValueError(f"hidden={hidden!r} must be an integer of at least 1.")
         self.scorer = scorer(STATISTICS, hidden, bias)
