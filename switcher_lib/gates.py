@@ -83,6 +83,9 @@ class _Step(torch.autograd.Function):
 class Step(nn.Module):
     """s = H(a), the unit step with H(0) = 0; the gradient goes straight through everywhere.
 
+    Straight-through gradients bring a neuron back only where one arrives: at the incoming face of a ReLU neuron the
+    pre-activation is 0 when the neuron is off, and the ReLU's own derivative there is 0. Use ``face="outgoing"``.
+
     References
     ----------
     Bengio et al. 2013, arXiv:1308.3432 (the straight-through estimator).

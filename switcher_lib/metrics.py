@@ -160,6 +160,19 @@ def compare_latency(models, x, *, threads=1, runs=200, warmup=20):
 def latency(model, x, *, threads=1, runs=200, warmup=20):
     """Time one model; see :func:`compare_latency`, which is the one to use for a ratio.
 
+    Parameters
+    ----------
+    model : nn.Module
+        The network, on the CPU; it is timed in eval mode without gradients.
+    x : Tensor
+        The batch of inputs to time with.
+    threads : int, default 1
+        CPU threads, at least 1.
+    runs : int, default 200
+        Timed passes, at least 3.
+    warmup : int, default 20
+        Passes before that.
+
     Returns
     -------
     Latency

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from switcher_lib.errors import SwitchError, SwitchWarning
 
+__all__ = ["Axis", "SelectLinear", "Site", "constant_output", "find_sites", "trace"]
+
 NOBODY = 0   # label of entries that belong to no neuron: sums, unknown operations
 INPUT = -1   # label of the network's own input
 

@@ -128,16 +128,13 @@ class Switched(nn.Module):
     def _find_activations(self):
         """Return {site.key: axes} for the sites whose factors multiply activations rather than weights.
 
-        Those whose face lies in Linear layers alone; all of them if there is noise, which is the activations' own. What
-        goes into a SelectLinear is more than it reads: there it is always the weights.
+        Those whose face lies in Linear layers alone; all of them if there is noise, which is the activations' own.
         """
         found = {}
         for site in self.sites:
             axes = site.incoming[:1] if site.face == "incoming" else site.outgoing    # weight and bias are one place
             layers = [self.model.get_submodule(axis.name.rpartition(".")[0]) for axis in axes]
-            if any(isinstance(layer, SelectLinear) for layer in layers) and site.face == "outgoing":
-                continue
-            if self.noise or all(type(layer) is nn.Linear for layer in layers):
+            if self.noise or all(isinstance(layer, nn.Linear) for layer in layers):
                 found[site.key] = axes
         return found
 
@@ -149,6 +146,8 @@ class Switched(nn.Module):
 
         def scaled(h):
             along = s if isinstance(layer, nn.Linear) else s.reshape(-1, *[1] * (h.ndim - 2))
+            if site.face == "outgoing" and isinstance(layer, SelectLinear):    # more arrives than it reads
+                along = s.new_ones(h.shape[-1]).index_put((layer.index,), s)
             return h * along * (1 + noise * torch.randn_like(h)) if noise else h * along
 
         if site.face == "incoming":
@@ -169,13 +168,30 @@ class Switched(nn.Module):
     # -- the two losses of alternate learning
 
     def task_loss(self, x, y, loss_fn):
-        """Return the loss that the task network descends. Only θ is to be stepped; the switcher's buffers stay."""
+        """Return the loss that the task network descends. Only θ is to be stepped; the switcher's buffers stay.
+
+        Parameters
+        ----------
+        x, y : Tensor
+            A batch of inputs and its targets.
+        loss_fn : callable
+            From outputs and targets to a scalar.
+        """
         return loss_fn(self(x), y) + self.switcher.penalty(self.params())
 
     def switcher_loss(self, x, y, loss_fn, cost=0.0):
         """Return the loss that the switcher descends: the task's own, plus ``cost`` times :meth:`cost`.
 
         θ gets no gradient, and the task network's buffers (BatchNorm's running statistics) stay as they were.
+
+        Parameters
+        ----------
+        x, y : Tensor
+            A batch of inputs and its targets.
+        loss_fn : callable
+            From outputs and targets to a scalar.
+        cost : float, default 0.0
+            Weight λ of the cost term.
         """
         params = {name: p.detach() for name, p in self.params().items()}
         factors = self.switcher(params)
@@ -280,7 +296,13 @@ class Switched(nn.Module):
 
 
 class evaluating:
-    """Context in which a module is in eval mode; its modules' own modes come back afterwards."""
+    """Context in which a module is in eval mode; its modules' own modes come back afterwards.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The module.
+    """
 
     def __init__(self, module):
         self.module = module

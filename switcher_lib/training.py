@@ -89,7 +89,17 @@ def switcher_step(net, x, y, optimizer, loss_fn=F.cross_entropy, cost=0.0):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Mean loss and accuracy (in [0, 1]) over a split of ``size`` examples."""
+    """How well a network does on a split.
+
+    Attributes
+    ----------
+    loss : float
+        Mean over the examples.
+    accuracy : float
+        Fraction that is right, in [0, 1].
+    size : int
+        Number of examples.
+    """
 
     loss: float
     accuracy: float

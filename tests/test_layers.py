@@ -129,7 +129,8 @@ def parameters(thing):
         thing = thing.__init__
         if not inspect.isfunction(thing):
             return []
-    return [p.name for p in inspect.signature(thing).parameters.values() if p.name not in ("self", "cls")]
+    return [p.name for p in inspect.signature(thing).parameters.values()
+            if p.name not in ("self", "cls") and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def documented(text):
@@ -156,6 +157,8 @@ def test_every_module_says_what_it_is(name):
 @pytest.mark.parametrize("name, thing", OBJECTS, ids=[name for name, _ in OBJECTS])
 def test_every_public_name_has_a_docstring_that_names_its_parameters(name, thing):
     text = inspect.cleandoc(thing.__doc__ or "")
+    if not text and overrides(name, thing):
+        return
     assert text, f"{name} has no docstring"
     assert not re.search(r"\S ---", text), f"{name}: a section's heading and its underline stand on one line"
     missing = set(parameters(thing)) - documented(text)
@@ -164,7 +167,7 @@ def test_every_public_name_has_a_docstring_that_names_its_parameters(name, thing
 
 
 def overrides(name, thing):
-    """Whether a method of the same name in a base class documents the parameters, as nn.Module.forward's does."""
+    """Whether a base class has a method of the same name, whose documentation holds here too."""
     owner, _, method = name.rpartition(".")
     module, _, kind = owner.rpartition(".")
     cls = getattr(importlib.import_module(module), kind, None) if module in public_modules() else None
@@ -178,4 +181,4 @@ def test_the_check_reads_numpydoc():
 
 def test_everything_that_the_package_names_is_there():
     assert all(hasattr(switcher_lib, name) for name in switcher_lib.__all__)
-    assert sorted(switcher_lib.__all__, key=str.lower) == sorted(set(switcher_lib.__all__), key=str.lower)
+    assert len(switcher_lib.__all__) == len(set(switcher_lib.__all__))

@@ -64,6 +64,7 @@ def test_convolutions_have_a_bias_only_without_batch_norm():
 @pytest.mark.parametrize("make, options, argument", [
     (models.lenet_300_100, {"widths": (300,)}, "widths"),
     (models.lenet_300_100, {"widths": (300, 0)}, "widths"),
+    (models.lenet_300_100, {"widths": (300, 100, 0)}, "widths"),
     (models.lenet_300_100, {"widths": (300, 10.0)}, "widths"),
     (models.lenet_300_100, {"widths": (300, True)}, "widths"),
     (models.lenet_300_100, {"widths": 300}, "widths"),

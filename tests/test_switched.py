@@ -106,10 +106,35 @@ def test_noise_multiplies_while_training_and_never_in_evaluation():
     assert not torch.equal(net(x), net(x))
     net.eval()
     assert torch.equal(net(x), net(x))
-    torch.manual_seed(3)
-    many = torch.stack([net.train()._noisy({"k": torch.full((1,), 2.0)})["k"] for _ in range(4000)])
-    assert many.mean().item() == pytest.approx(2, abs=0.06) and many.std().item() == pytest.approx(1, abs=0.05)
-    assert net._noisy({"k": torch.zeros(3)})["k"].tolist() == [0, 0, 0]    # off stays off
+
+
+@pytest.mark.parametrize("make, face, layer", [
+    (networks.mlp, "incoming", "act1"), (networks.mlp, "outgoing", "fc2"),
+    (lambda: networks.conv(norm=True), "incoming", "act1"), (lambda: networks.conv(norm=True), "outgoing", "conv2"),
+])
+def test_noise_is_each_activations_own_and_leaves_off_at_off(make, face, layer, monkeypatch):
+    model = make()
+    model.act1, seen = nn.Identity(), []
+    x = networks.inputs(model, batch=2000)
+    net = sl.Switched(model, x, noise=0.5, face=face).train()
+    net.hold({**ones(net), net.sites[0].key: torch.tensor([1.0, 0.0, 2.0, 1.0, 1.0])})
+    computes = nn.Linear if layer == "fc2" else nn.Conv2d if layer == "conv2" else nn.Identity
+    original = computes.forward
+
+    def look(module, h):
+        if module is model.get_submodule(layer):
+            seen.append(h.detach())
+        return original(module, h)
+
+    monkeypatch.setattr(computes, "forward", look)    # what arrives there, behind every hook
+    for noise in (0.5, 0.0):
+        net.noise = noise
+        net(x)
+    noisy, clean = (h.transpose(0, 1) for h in seen)
+    ratio = (noisy / clean)[[0, 2, 3, 4]].flatten()
+    ratio = ratio[ratio.isfinite()]
+    assert ratio.mean().item() == pytest.approx(1, abs=0.03) and ratio.std().item() == pytest.approx(0.5, abs=0.03)
+    assert not noisy[1].any() and clean[2].any()
 
 
 # -------- holding

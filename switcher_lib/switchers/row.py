@@ -51,7 +51,7 @@ class RowSwitcher(Switcher):
 
 
 def scorer(width, hidden, bias):
-    """Return an MLP from (n, width) to scores (n, 1) whose scores start near ``bias``."""
+    """Return an MLP from (n, width) to scores (n, 1), with one layer of ``hidden`` ReLUs, that starts near ``bias``."""
     out = nn.Linear(hidden, 1)
     nn.init.constant_(out.bias, bias)
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), out)
