@@ -70,6 +70,18 @@ class Clamp(nn.Module):
         return _Clamp.apply(scores)
 
 
+class CentredClamp(Clamp):
+    """s = min(max(a − ā + 1/2, 0), 1) with ā the mean of the layer's scores: a clamp in which neurons compete.
+
+    No neuron can rise without the others falling, and a drift that all scores share changes nothing: the layer can
+    neither fill up nor die out as a whole. :class:`ReLUBatchNorm` without its division. The choice is ours.
+    """
+
+    def forward(self, scores):
+        """Return factors in [0, 1]."""
+        return super().forward(scores - scores.mean() + 0.5)
+
+
 class _Step(torch.autograd.Function):
     @staticmethod
     def forward(ctx, scores):
@@ -96,7 +108,7 @@ class Step(nn.Module):
         return _Step.apply(scores)
 
 
-GATES = {"relu": ReLU, "relu_bn": ReLUBatchNorm, "relu_tanh": ReLUTanh, "clamp": Clamp, "step": Step}
+GATES = {"relu": ReLU, "relu_bn": ReLUBatchNorm, "relu_tanh": ReLUTanh, "clamp": Clamp, "clamp_centred": CentredClamp, "step": Step}
 
 
 def make(gate):
@@ -105,7 +117,7 @@ def make(gate):
     Parameters
     ----------
     gate : str or callable
-        A name (``relu``, ``relu_bn``, ``relu_tanh``, ``clamp``, ``step``), or a class or function that returns a
+        A name (``relu``, ``relu_bn``, ``relu_tanh``, ``clamp``, ``clamp_centred``, ``step``), or a class or function that returns a
         module from scores (n,) to factors (n,).
 
     Returns

@@ -191,6 +191,7 @@ def test_random_takes_a_number_for_each_site(mixed):
     (lambda s: sl.UNetSwitcher(s, channels=()), ValueError, "channels=() must be positive integers"),
     (lambda s: sl.UNetSwitcher(s, channels=(8, 0)), ValueError, "channels=(8, 0)"),
     (lambda s: sl.UNetSwitcher(s, reads="both"), ValueError, "reads='both' is not a weight image. Known: incoming, outgoing."),
+    (lambda s: sl.RowSwitcher(s, saturation=0.0), ValueError, "saturation=0.0 must be None or above 0"),
     (lambda s: sl.FreeGates(s, spread=-0.1), ValueError, "spread=-0.1 must be at least 0"),
     (lambda s: sl.RandomSwitcher(s, off=1.0), ValueError, "off=1.0 must be a fraction in [0, 1)"),
     (lambda s: sl.RandomSwitcher(s, off=-0.1), ValueError, "off=-0.1"),
@@ -221,3 +222,15 @@ def test_a_switcher_of_ones_own_needs_scores_or_forward_and_inherits_the_rest():
     torch.testing.assert_close(own.factors()["fc1"], (own.sites[0].rows(own.params()).norm(dim=1) - 1).relu())
     assert own.switcher.penalty(own.params()) == 0.0 and not own.switcher.learns
     assert own.switcher.p_on({"fc1": torch.tensor([0.0, 0.5, 2.0])})["fc1"].tolist() == [0.0, 0.5, 1.0]
+
+
+def test_saturation_counts_what_compaction_leaves_and_slopes_where_factors_are_small():
+    net = networks.mlp((6, 5, 3))
+    sites, _ = sl.find_sites(net, torch.randn(2, 6))
+    s = torch.tensor([0.0, 0.05, 0.3, 1.0, 2.0], requires_grad=True)
+    on = sl.FreeGates(sites, saturation=0.3).p_on({"fc1": s})["fc1"]
+    assert on.tolist() == [0, 1, 1, 1, 1]
+    on.sum().backward()
+    tau = 0.09
+    expected = [(1 + tau) * 2 * v * tau / (v * v + tau) ** 2 for v in s.tolist()]
+    assert s.grad.tolist() == pytest.approx(expected, rel=1e-4) and s.grad[2] > 10 * s.grad[4]

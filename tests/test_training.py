@@ -212,6 +212,18 @@ def test_the_cost_term_makes_a_network_smaller():
     assert left(0.8) < left(0.0)
 
 
+def test_a_run_ends_at_the_size_that_it_was_to_stop_at_and_stays_ended(tmp_path):
+    how = dict(epochs=40, batch_size=8, every=1, cost=0.8, switcher_optimizer=partial(Adam, lr=0.01), stop_at=100)
+    net = switched(switcher="free")
+    history = fit(net, networks.split(60), checkpoint=tmp_path / "run.pt", **how)
+    assert net.structure().parameters[1] == history.last["parameters"] <= 100 < history.records[-2]["parameters"]
+    assert len(history.records) < 40
+    assert 8 * (len(history.records) - 1) < history.last["task_steps"] <= 8 * len(history.records)
+    again = switched(switcher="free")
+    assert results(fit(again, networks.split(60), checkpoint=tmp_path / "run.pt", **how)) == results(history)
+    assert networks.same(networks.state(net), networks.state(again))
+
+
 def test_after_step_is_called_at_every_task_step():
     progress = []
 
@@ -387,6 +399,7 @@ def test_a_dense_run_resumes_and_a_finished_one_is_read_back(tmp_path):
     (dict(freeze=1.0), "freeze=1.0 must be a fraction in [0, 1)"),
     (dict(freeze=-0.1), "freeze=-0.1"),
     (dict(warmup=2, freeze=0.5), "warmup=2 and freeze=0.5 overlap"),
+    (dict(stop_at=0), "stop_at=0 must be None or a number of parameters of at least 1"),
     (dict(cost=-0.5), "cost=-0.5 must be at least 0"),
     (dict(cost=float("nan")), "cost=nan"),
     (dict(schedule="cosin"), "schedule='cosin' is not a schedule; did you mean 'cosine'? Known: constant, cosine."),

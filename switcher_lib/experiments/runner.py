@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import subprocess
-import time
 from functools import partial
 from pathlib import Path
 
@@ -53,7 +52,17 @@ class Results:
                 raise ValueError(f"{self.path} has format {content['format']!r}; this version reads {FORMAT}.")
 
     def find(self, method, seed, spec=None):
-        """Return the record of a method and seed, or None; with ``spec``, only if it was made by that very one."""
+        """Return the record of a method and seed, or None.
+
+        Parameters
+        ----------
+        method : str
+            Name of the method.
+        seed : int
+            The seed.
+        spec : dict, optional
+            With it, the record counts only if it was made by that very spec.
+        """
         for record in self.runs:
             if record["method"] == method and record["seed"] == seed and (spec is None or record["spec"] == spec):
                 return record
@@ -124,7 +133,8 @@ def run(name, seeds=range(5), methods=None, jobs=1, folder="results", threads=No
     waiting = {task for task in todo if experiment.methods[task[0]].get("same_count_as")}
     bar = progress_bar(len(todo), name)
     for batch in ([t for t in todo if t not in waiting], [t for t in todo if t in waiting]):    # some need others' results
-        calls = (delayed(run_one)(experiment, method, seed, threads, _needed(experiment, results, method, seed)) for method, seed in batch)
+        calls = (delayed(run_one)(name, method, seed, threads, _needed(experiment, results, method, seed), folder)
+                 for method, seed in batch)
         for record in Parallel(n_jobs=jobs, return_as="generator_unordered")(calls):
             results.add(record)
             bar.update()
@@ -142,13 +152,13 @@ def _needed(experiment, results, method, seed):
     return {site: total - on for site, (total, on) in record["sites"].items()}
 
 
-def run_one(experiment, method, seed, threads=1, off=None):
+def run_one(name, method, seed, threads=1, off=None, folder="results"):
     """Run one method with one seed and return its record.
 
     Parameters
     ----------
-    experiment : Experiment
-        What to run.
+    name : str
+        One of :data:`~switcher_lib.experiments.specs.EXPERIMENTS`.
     method : str
         One of its methods.
     seed : int
@@ -157,6 +167,8 @@ def run_one(experiment, method, seed, threads=1, off=None):
         CPU threads.
     off : dict of str to int, optional
         Neurons to switch off at each site, for methods that take another's count.
+    folder : str or Path, default "results"
+        Where a network is saved, if the method says so.
 
     Returns
     -------
@@ -167,12 +179,13 @@ def run_one(experiment, method, seed, threads=1, off=None):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _run_one(experiment, method, seed, threads, off)
+        return _run_one(name, method, seed, threads, off, folder)
     finally:
         torch.set_num_threads(before)
 
 
-def _run_one(experiment, method, seed, threads, off):
+def _run_one(name, method, seed, threads, off, folder):
+    experiment = EXPERIMENTS[name]
     spec = experiment.methods[method]
     data = data_module.load(experiment.data)
     if data.is_stand_in:
@@ -180,45 +193,65 @@ def _run_one(experiment, method, seed, threads, off):
     train = data.full_train
     seed_everything(seed)
     model = models.make(experiment.model)
-    net, start, sites, certificate = model, {}, {}, None
-    if spec["kind"] == "switched":
-        net = Switched(model, data.example, switcher=_switcher(spec, off), **spec.get("switched", {}))
+    if off is not None:
+        model = _cut_at_random(model, data, off)
+    start, sites, certificate, search_seconds = {}, {}, None, 0.0
+    if spec["kind"] == "plain":
+        history = _train_plain(model, train, seed, {**spec["fit"], "task_sgd": spec["task_sgd"], "noise": spec.get("noise", 0.0)})
+        task_steps, switcher_steps, seconds = history.last["task_steps"], 0, history.last["seconds"]
+        if off is not None:
+            sites = {key: [total, total - off[key]] for key, total in _totals(experiment, data, off).items()}
+            start = {key: on for key, (_, on) in sites.items()}
+    else:
+        net = Switched(model, data.example, switcher=partial(SWITCHERS[spec["switcher"]], **spec["options"]), **spec["switched"])
         if spec.get("untrained"):
             net.switcher.requires_grad_(False)
-        net.train()
-        start = {site.key: int((net.factors()[site.key] != 0).sum()) for site in net.sites}
-    settings = dict(spec["fit"])
-    if "cost" in settings:
-        settings["cost"] = ramp(**settings["cost"])
-    began = time.perf_counter()
-    history = fit(net, train, seed=seed, progress=False, task_optimizer=partial(SGD, **spec["task_sgd"]),
-                  switcher_optimizer=partial(Adam, **spec.get("switcher_adam", {"lr": 1e-3})), **settings)
-    seconds = time.perf_counter() - began
-    if spec["kind"] == "switched":
-        structure = net.structure()
-        sites = {key: list(pair) for key, pair in structure.sites.items()}
+        start = {key: int((s != 0).sum()) for key, s in net.train().factors().items()}
+        settings = {**spec["fit"], "cost": ramp(**spec["fit"]["cost"]) if "cost" in spec["fit"] else 0.0}
+        history = fit(net, train, seed=seed, progress=False, task_optimizer=partial(SGD, **spec["task_sgd"]),
+                      switcher_optimizer=partial(Adam, **spec["switcher_adam"]), **settings)
+        sites = {key: list(pair) for key, pair in net.structure().sites.items()}
         small = compact(net, train.images[:256])
         model, certificate = small.model, small.certificate.relative_error
-    if "finetune" in spec:
+        task_steps, switcher_steps = history.last["task_steps"], history.last["switcher_steps"]
+        seconds = search_seconds = history.last["seconds"]
         again = dict(spec["finetune"])
-        sgd = partial(SGD, **again.pop("task_sgd"))
-        began = time.perf_counter()
-        fit(model, train, seed=seed + 1000, progress=False, task_optimizer=sgd, **again)
-        seconds += time.perf_counter() - began
+        if "until_epoch" in again:
+            again["epochs"] = again.pop("until_epoch") - len(history.records)
+        history = _train_plain(model, train, seed + 1000, again)
+        task_steps += history.last["task_steps"]
+        seconds += history.last["seconds"]
+        if spec.get("save") and seed == 0:
+            small.save(Path(folder) / f"{name}-{method}-0.safetensors")
     result = evaluate(model, data.test)    # the one look at the test set
     return dict(
         method=method, seed=seed, spec=spec, data=data.name, train_examples=len(train), test_accuracy=result.accuracy,
         test_loss=result.loss, sites=sites, on_at_start=start, parameters=count_parameters(model),
-        macs=count_macs(model, data.example), task_steps=history.last["task_steps"],
-        switcher_steps=history.last["switcher_steps"], seconds=round(seconds, 2), certificate=certificate,
-        threads=threads, device="cpu", torch=torch.__version__, python=platform.python_version(), commit=_commit(),
+        macs=count_macs(model, data.example), task_steps=task_steps, switcher_steps=switcher_steps,
+        seconds=round(seconds, 2), search_seconds=round(search_seconds, 2), certificate=certificate, threads=threads,
+        device="cpu", torch=torch.__version__, python=platform.python_version(), commit=_commit(),
     )
 
 
-def _switcher(spec, off):
-    if off is not None:
-        return partial(RandomSwitcher, off=off)
-    return partial(SWITCHERS[spec["switcher"]], **spec.get("options", {}))
+def _train_plain(model, train, seed, settings):
+    """Train a network without a switcher; with noise on its activations if the settings say so."""
+    settings = dict(settings)
+    sgd, noise = partial(SGD, **settings.pop("task_sgd")), settings.pop("noise", 0.0)
+    net = model
+    if noise:    # a switcher that leaves every factor at 1 and brings the noise
+        net = Switched(model, train.images[:2], switcher=partial(RandomSwitcher, off=0.0), noise=noise, switch_inputs=True)
+    return fit(net, train, seed=seed, progress=False, task_optimizer=sgd, **settings)
+
+
+def _cut_at_random(model, data, off):
+    """Cut as many random neurons out of an untrained network as another method switched off at each site."""
+    net = Switched(model, data.example, switcher=partial(RandomSwitcher, off=off), switch_inputs="input" in off)
+    return compact(net, data.example).model
+
+
+def _totals(experiment, data, off):
+    net = Switched(models.make(experiment.model), data.example, switcher="random", switch_inputs="input" in off)
+    return {site.key: site.size for site in net.sites}
 
 
 def _commit():

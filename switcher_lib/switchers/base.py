@@ -44,6 +44,11 @@ class Switcher(nn.Module):
         nothing is switched off. With ``saturation`` τ a neuron counts 1 unless its factor is 0, so that the cost is what
         compaction leaves; its gradient is that of (1 + τ²) s² / (s² + τ²), a curve from 0 to 1 that is steep only where
         s is near τ or below (straight-through; ours).
+
+        Parameters
+        ----------
+        factors : dict of str to Tensor
+            {site.key: (n,)}.
         """
         if self.saturation is None:
             return {key: s.clamp(max=1) for key, s in factors.items()}

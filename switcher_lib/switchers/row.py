@@ -26,20 +26,24 @@ class RowSwitcher(Switcher):
         How the cost term counts; see :class:`Switcher`.
     bias : float, default 0.5
         Score that the MLP's output layer starts from. With the clamp gate, 0.5 is the middle of its slope.
+    spread : float, default 1.0
+        Above 0; multiplies the output layer's first weights. Below 1, all neurons start closer to ``bias``.
 
     References
     ----------
     Han et al. 2021, arXiv:2110.05954. The row MLP is ours; theirs is :class:`UNetSwitcher`.
     """
 
-    def __init__(self, sites, hidden=32, reads="incoming", gate="clamp", bias=0.5, saturation=None):
+    def __init__(self, sites, hidden=32, reads="incoming", gate="clamp", bias=0.5, spread=1.0, saturation=None):
         super().__init__(sites, gate, saturation)
         if not isinstance(hidden, int) or hidden < 1:
             raise ValueError(f"hidden={hidden!r} must be an integer of at least 1.")
         if reads not in ("incoming", "outgoing", "both"):
             raise unknown_name("reads", reads, ("incoming", "outgoing", "both"), "set of weights")
+        if not spread > 0:
+            raise ValueError(f"spread={spread!r} must be above 0.")
         self.reads = reads
-        self.scorers = nn.ModuleDict({site.key: scorer(_width(site, reads), hidden, bias) for site in self.sites})
+        self.scorers = nn.ModuleDict({site.key: scorer(_width(site, reads), hidden, bias, spread) for site in self.sites})
 
     def scores(self, params):
         """Return {site.key: scores (n,)}."""
@@ -50,9 +54,27 @@ class RowSwitcher(Switcher):
         return scores
 
 
-def scorer(width, hidden, bias):
-    """Return an MLP from (n, width) to scores (n, 1), with one layer of ``hidden`` ReLUs, that starts near ``bias``."""
+def scorer(width, hidden, bias, spread=1.0):
+    """Return an MLP from (n, width) to scores (n, 1), with one layer of ``hidden`` ReLUs, that starts near ``bias``.
+
+    Parameters
+    ----------
+    width : int
+        Numbers that it reads of each neuron.
+    hidden : int
+        Its width.
+    bias : float
+        Where the scores start.
+    spread : float, default 1.0
+        Multiplies the output layer's first weights: the smaller, the closer the scores start to ``bias``.
+
+    Returns
+    -------
+    nn.Sequential
+        Linear, ReLU, Linear.
+    """
     out = nn.Linear(hidden, 1)
+    nn.init.uniform_(out.weight, -spread / hidden**0.5, spread / hidden**0.5)    # PyTorch's own range, times spread
     nn.init.constant_(out.bias, bias)
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), out)
 
