@@ -68,18 +68,26 @@ def test_relu_batch_norm_evaluates_by_its_running_statistics():
     assert gate.norm.running_mean.item() == pytest.approx(0.1 * (SCORES + 5).mean().item(), rel=1e-5)
 
 
+def test_a_centred_clamp_ignores_what_all_scores_share_and_starts_in_the_middle():
+    gate = gates.make("clamp_centred")
+    torch.testing.assert_close(gate(SCORES), gate(SCORES + 3))
+    torch.testing.assert_close(gate(torch.full((5,), -2.0)), torch.full((5,), 0.5))
+    factors = gate(torch.tensor([-1.0, 0.0, 1.0]))
+    assert factors.tolist() == [0.0, 0.5, 1.0]
+
+
 def test_each_site_gets_a_gate_of_its_own_and_a_class_or_function_makes_one():
     assert gates.make("relu_bn") is not gates.make("relu_bn")
     assert isinstance(gates.make(gates.Clamp), gates.Clamp)
     assert isinstance(gates.make(partial(nn.Softplus, beta=2)), nn.Softplus)
-    assert set(gates.GATES) == {"relu", "relu_bn", "relu_tanh", "clamp", "step"}
+    assert set(gates.GATES) == {"relu", "relu_bn", "relu_tanh", "clamp", "clamp_centred", "step"}
 
 
 def test_an_unknown_gate_is_answered_with_the_nearest_and_all_known():
     with pytest.raises(ValueError) as caught:
         gates.make("clmp")
     assert str(caught.value) == ("gate='clmp' is not a gate; did you mean 'clamp'? "
-                                 "Known: clamp, relu, relu_bn, relu_tanh, step.")
+                                 "Known: clamp, clamp_centred, relu, relu_bn, relu_tanh, step.")
     with pytest.raises(ValueError, match=r"gate='zzz' is not a gate. Known: clamp"):
         gates.make("zzz")
 
