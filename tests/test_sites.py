@@ -14,6 +14,12 @@ from switcher_lib import models, sites
 from switcher_lib.sites import SelectLinear, constant_output, find_sites, trace
 
 
+@pytest.fixture(autouse=True)
+def same_draws():
+    """Whatever ran before, and in whatever order."""
+    torch.manual_seed(0)
+
+
 def keys(found):
     return [(site.key, site.size, site.kind) for site in found]
 

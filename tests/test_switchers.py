@@ -14,6 +14,12 @@ from switcher_lib.switchers import row_statistics, weight_blocks
 NAMES = ["row", "unet", "stats", "free", "random"]
 
 
+@pytest.fixture(autouse=True)
+def same_draws():
+    """Whatever ran before, and in whatever order."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def mixed():
     """Sites of every kind: pixels or flattened features, channels behind a BatchNorm, neurons; and the parameters."""

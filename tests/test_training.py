@@ -17,6 +17,12 @@ from switcher_lib.errors import DataError, TrainingStopped
 fit = partial(sl.fit, progress=False)
 
 
+@pytest.fixture(autouse=True)
+def same_draws():
+    """Whatever ran before, and in whatever order."""
+    torch.manual_seed(0)
+
+
 def switched(seed=0, model=None, **options):
     torch.manual_seed(seed)
     return sl.Switched(model or networks.mlp((6, 8, 5, 3), seed=seed), torch.randn(2, 6), **options)
