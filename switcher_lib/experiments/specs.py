@@ -91,8 +91,7 @@ COST = Experiment(
     methods={
         "switcher": {**COST_SEARCH, "save": True},
         "free gates": {**COST_SEARCH, "switcher": "free", "options": {"saturation": 0.3}},
-        "dense": DENSE,
-        "random": {"kind": "plain", "same_count_as": "switcher", "fit": {"epochs": 42, "schedule": "cosine"}, "noise": NOISE,
+        "random with noise": {"kind": "plain", "same_count_as": "switcher", "fit": {"epochs": 42, "schedule": "cosine"}, "noise": NOISE,
                    "task_sgd": {**SGD, "weight_decay": 2e-4}},
     },
 )
