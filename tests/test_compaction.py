@@ -663,7 +663,8 @@ def saved(tmp_path, name="lenet_300_100"):
     return path
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:len(b) // 2], lambda b: b[:-1], lambda b: b[:5], lambda b: b"", lambda b: b"{}" * 50])
+@pytest.mark.parametrize("damage", [lambda b: b[:len(b) // 2], lambda b: b[:-1], lambda b: b[:5], lambda b: b"",
+                                    lambda b: b"{}" * 50])
 def test_a_truncated_file_is_named(damage, tmp_path):
     path = saved(tmp_path)
     path.write_bytes(damage(path.read_bytes()))

@@ -175,7 +175,8 @@ def overrides(name, thing):
 
 
 def test_the_check_reads_numpydoc():
-    text = "One line.\n\nParameters\n----------\na, b : int\n    Text.\nc : str, optional\n    Text : more.\n\nReturns\n-------\nd : int\n"
+    text = ("One line.\n\nParameters\n----------\na, b : int\n    Text.\nc : str, optional\n    Text : more.\n\n"
+            "Returns\n-------\nd : int\n")
     assert documented(text) == {"a", "b", "c"}
 
 

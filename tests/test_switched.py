@@ -359,3 +359,13 @@ def test_a_wrapped_network_compacts_after_being_switched_again():
     net = sl.Switched(networks.mlp(), torch.randn(2, 6))
     again = sl.Switched(net.model, torch.randn(2, 6), switcher="free")
     assert [site.key for site in again.sites] == [site.key for site in net.sites]
+
+
+def test_the_cost_pulls_at_factors_below_1_and_leaves_those_at_1_to_the_loss():
+    net = sl.Switched(networks.mlp(), torch.randn(2, 6))
+    s = {key: v.clone().requires_grad_() for key, v in ones(net).items()}
+    first = next(iter(s))
+    with torch.no_grad():
+        s[first][0] = 0.5
+    net.cost(s).backward()
+    assert s[first].grad[0] > 0 and (s[first].grad[1:] == 0).all()

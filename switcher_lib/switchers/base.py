@@ -51,7 +51,9 @@ class Switcher(nn.Module):
             {site.key: (n,)}.
         """
         if self.saturation is None:
-            return {key: s.clamp(max=1) for key, s in factors.items()}
+            # not clamp(max=1), whose gradient at exactly 1 differs between versions of PyTorch: here it is 0, so that a
+            # factor that has reached its bound is the loss's alone
+            return {key: torch.where(s < 1, s, 1.0) for key, s in factors.items()}
         tau = self.saturation**2
         curves = {key: (1 + tau) * s.square() / (s.square() + tau) for key, s in factors.items()}
         return {key: curve + ((factors[key] != 0).to(curve.dtype) - curve).detach() for key, curve in curves.items()}
