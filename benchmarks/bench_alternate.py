@@ -54,7 +54,7 @@ def main():
     result["whole_run_seconds"] = seconds
     result["whole_run_ratio"] = statistics.fmean(seconds[METHOD]) / statistics.fmean(seconds["dense"])
     write("bench_alternate", result)
-    print(f"{data.name}: one epoch of {len(data.full_train):,} images, batch {settings['batch_size']}, a switcher step every "
+    print(f"{data.name}: one epoch of {len(data.full_train):,} images, batch {settings.get('batch_size', 64)}, a switcher step every "
           f"{settings['every']} task steps, {options.threads} threads, median of {options.epochs}")
     print(f"dense {median['dense']:.2f} s, switched {median['switched']:.2f} s: {result['ratio']:.2f} times")
     print(f"whole runs of {EXPERIMENT}, mean of {len(seconds[METHOD])} seeds: {result['whole_run_ratio']:.2f} times")

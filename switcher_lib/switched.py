@@ -148,7 +148,9 @@ class Switched(nn.Module):
             along = s if isinstance(layer, nn.Linear) else s.reshape(-1, *[1] * (h.ndim - 2))
             if site.face == "outgoing" and isinstance(layer, SelectLinear):    # more arrives than it reads
                 along = s.new_ones(h.shape[-1]).index_put((layer.index,), s)
-            return h * along * (1 + noise * torch.randn_like(h)) if noise else h * along
+            if not noise:
+                return h * along
+            return h * along * torch.randn_like(h).mul_(noise).add_(1)    # in place: it is the largest tensor of the step
 
         if site.face == "incoming":
             return layer.register_forward_hook(lambda module, inputs, output: scaled(output))
