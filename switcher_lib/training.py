@@ -210,7 +210,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     cost : float or callable, default 0.0
         Weight λ of the cost term in the switcher's loss, at least 0; or a function from progress in [0, 1] to λ.
     stop_at : int, optional
-        Number of parameters. The run ends as soon as at most that many remain, within :data:`CHECK_EVERY` steps; the
+        Number of parameters. The run ends as soon as at most that many remain, within 50 steps; the
         last record is then of a part of an epoch. For a search that compaction and fine-tuning will follow.
     task_optimizer : callable, optional
         From parameters to an optimizer; default SGD, learning rate 0.05, momentum 0.9, weight decay 1e-4.
