@@ -9,7 +9,6 @@ stand-in's images are used, and named.
 """
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import torch
 import torchvision
+from report import write
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
@@ -86,10 +86,7 @@ def main():
         "seconds": times, "median_seconds": median, "best_loader": best,
         "ratio": median[best] / median["switcher_lib"],
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    part = options.out.with_name(options.out.name + ".part")
-    part.write_text(json.dumps(result, indent=1) + "\n")
-    part.replace(options.out)
+    write(options.out.stem, result, options.out.parent)
 
     print(f"{data.name}: {len(split):,} images, batch {options.batch}, {options.threads} thread(s), "
           f"median of {options.repeats} interleaved epochs")

@@ -157,9 +157,7 @@ class Switched(nn.Module):
         return layer.register_forward_pre_hook(lambda module, inputs: (scaled(inputs[0]), *inputs[1:]))
 
     def _running_factors(self):
-        if not self.training:
-            return self.factors()
-        if self.flow:
+        if not self.training or self.flow:
             return self.factors()
         if self.refresh == "live" or self._stale is None or self._age % self.refresh == 0:
             with torch.no_grad():

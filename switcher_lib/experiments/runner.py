@@ -120,13 +120,11 @@ def run(name, seeds=range(5), methods=None, jobs=1, folder="results", threads=No
     Results
         All finished runs.
     """
-    experiment = EXPERIMENTS[name] if name in EXPERIMENTS else None
-    if experiment is None:
-        raise unknown_name("name", name, EXPERIMENTS, "experiment")
+    results = load(name, folder)    # raises where the name is not known
+    experiment = EXPERIMENTS[name]
     for method in methods or ():
         if method not in experiment.methods:
             raise unknown_name("methods", method, experiment.methods, "method of this experiment")
-    results = load(name, folder)
     threads = threads or max(1, (os.cpu_count() or 1) // jobs)
     todo = [(method, seed) for seed in seeds for method in methods or experiment.methods
             if results.find(method, seed, experiment.methods[method]) is None]
@@ -193,15 +191,13 @@ def _run_one(name, method, seed, threads, off, folder):
     train = data.full_train
     seed_everything(seed)
     model = models.make(experiment.model)
-    if off is not None:
-        model = _cut_at_random(model, data, off)
     start, sites, certificate, search_seconds = {}, {}, None, 0.0
+    if off is not None:
+        model, sites = _cut_at_random(model, data, off)
+        start = {key: on for key, (_, on) in sites.items()}
     if spec["kind"] == "plain":
         history = _train_plain(model, train, seed, {**spec["fit"], "task_sgd": spec["task_sgd"], "noise": spec.get("noise", 0.0)})
         task_steps, switcher_steps, seconds = history.last["task_steps"], 0, history.last["seconds"]
-        if off is not None:
-            sites = {key: [total, total - off[key]] for key, total in _totals(experiment, data, off).items()}
-            start = {key: on for key, (_, on) in sites.items()}
     else:
         net = Switched(model, data.example, switcher=partial(SWITCHERS[spec["switcher"]], **spec["options"]), **spec["switched"])
         if spec.get("untrained"):
@@ -244,14 +240,9 @@ def _train_plain(model, train, seed, settings):
 
 
 def _cut_at_random(model, data, off):
-    """Cut as many random neurons out of an untrained network as another method switched off at each site."""
+    """Cut as many random neurons out of an untrained network as another method switched off; return also the sites."""
     net = Switched(model, data.example, switcher=partial(RandomSwitcher, off=off), switch_inputs="input" in off)
-    return compact(net, data.example).model
-
-
-def _totals(experiment, data, off):
-    net = Switched(models.make(experiment.model), data.example, switcher="random", switch_inputs="input" in off)
-    return {site.key: site.size for site in net.sites}
+    return compact(net, data.example).model, {site.key: [site.size, site.size - off[site.key]] for site in net.sites}
 
 
 def _commit():
