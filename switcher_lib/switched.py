@@ -150,7 +150,7 @@ class Switched(nn.Module):
                 along = s.new_ones(h.shape[-1]).index_put((layer.index,), s)
             if not noise:
                 return h * along
-            return h * along * torch.randn_like(h).mul_(noise).add_(1)    # in place: it is the largest tensor of the step
+            return h * torch.addcmul(along, along, torch.randn_like(h), value=noise)    # s (1 + noise ε), then one product
 
         if site.face == "incoming":
             return layer.register_forward_hook(lambda module, inputs, output: scaled(output))

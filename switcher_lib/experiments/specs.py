@@ -82,7 +82,7 @@ COST_SEARCH = {
     "switched": {"refresh": 4, "noise": NOISE, "switch_inputs": True},
     "fit": {"epochs": 16, "every": 4, "cost": {"start": 0.0, "end": 3.0, "until": 0.8}, "stop_at": 33_300},
     "task_sgd": SGD, "switcher_adam": {"lr": 1e-3, "fused": True},
-    "finetune": {"epochs": 36, "noise": NOISE, "task_sgd": {**SGD, "lr": 0.03, "weight_decay": 2e-4}},
+    "finetune": {"epochs": 28, "noise": NOISE, "task_sgd": {**SGD, "lr": 0.03, "weight_decay": 2e-4}},
 }
 
 COST = Experiment(
@@ -91,8 +91,8 @@ COST = Experiment(
     methods={
         "switcher": {**COST_SEARCH, "save": True},
         "free gates": {**COST_SEARCH, "switcher": "free", "options": {"saturation": 0.3}},
-        "random with noise": {"kind": "plain", "same_count_as": "switcher", "fit": {"epochs": 42, "schedule": "cosine"}, "noise": NOISE,
-                   "task_sgd": {**SGD, "weight_decay": 2e-4}},
+        "random with noise": {"kind": "plain", "same_count_as": "switcher", "fit": {"epochs": 33, "schedule": "cosine"},
+                              "noise": NOISE, "task_sgd": {**SGD, "weight_decay": 2e-4}},
     },
 )
 
