@@ -670,10 +670,11 @@ class SelectLinear(nn.Linear):
     def __init__(self, index, out_features, bias=True):
         super().__init__(len(index), out_features, bias)
         self.register_buffer("index", index)
+        self.chosen = nn.Identity()    # does nothing: a place for hooks that want what is read, not all that arrives
 
     def forward(self, x):
         """Return the neurons' outputs, shape (..., out_features), for all arriving features (..., anything)."""
-        return F.linear(select(self, x), self.weight, self.bias)
+        return F.linear(self.chosen(select(self, x)), self.weight, self.bias)
 
 
 def select(module, x):

@@ -146,15 +146,13 @@ class Switched(nn.Module):
 
         def scaled(h):
             along = s if isinstance(layer, nn.Linear) else s.reshape(-1, *[1] * (h.ndim - 2))
-            if site.face == "outgoing" and isinstance(layer, SelectLinear):    # more arrives than it reads
-                along = s.new_ones(h.shape[-1]).index_put((layer.index,), s)
             if not noise:
                 return h * along
             return h * torch.addcmul(along, along, torch.randn_like(h), value=noise)    # s (1 + noise ε), then one product
 
         if site.face == "incoming":
             return layer.register_forward_hook(lambda module, inputs, output: scaled(output))
-        return layer.register_forward_pre_hook(lambda module, inputs: (scaled(inputs[0]), *inputs[1:]))
+        return _reader(layer).register_forward_pre_hook(lambda module, inputs: (scaled(inputs[0]), *inputs[1:]))
 
     def _running_factors(self):
         if not self.training or self.flow:
@@ -314,6 +312,11 @@ class evaluating:
     def __exit__(self, *exception):
         for module, mode in self.modes.items():
             module.training = mode
+
+
+def _reader(layer):
+    """The module whose input is what a layer reads; more may arrive at a SelectLinear."""
+    return layer.chosen if isinstance(layer, SelectLinear) else layer
 
 
 def _buffer_copies(module):
