@@ -17,7 +17,7 @@ from report import RESULTS, conditions, write
 from torch.optim import SGD, Adam
 
 import switcher_lib as sl
-from switcher_lib.experiments.specs import EXPERIMENTS
+from switcher_lib.experiments import EXPERIMENTS
 from switcher_lib.switchers import SWITCHERS
 
 EXPERIMENT, METHOD = "lenet300-free", "switcher"

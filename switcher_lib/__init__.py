@@ -2,21 +2,27 @@
 
 import importlib
 
-from switcher_lib import compaction, data, errors, gates, metrics, models, sites, switched, switchers, training
-from switcher_lib.compaction import Certificate, Compacted, compact, fold, load_compact
+from switcher_lib import compaction, data, errors, gates, metrics, models, sites, sparse, switched, switchers, training
+from switcher_lib.compaction import Certificate, Compacted, compact, fold, fold_batchnorm, load_compact
 from switcher_lib.errors import CertificateError, DataError, SwitchError, SwitchWarning, TrainingStopped
-from switcher_lib.sites import Site, find_sites
+from switcher_lib.sites import Connections, Site, find_connections, find_sites
+from switcher_lib.sparse import SparseLinear, Sparsified, sparsify
 from switcher_lib.switched import Switched
-from switcher_lib.switchers import FreeGates, RandomSwitcher, RowSwitcher, StatsSwitcher, Switcher, UNetSwitcher
-from switcher_lib.training import History, evaluate, fit, seed_everything, switcher_step, task_step
+from switcher_lib.switchers import (
+    EntrySwitcher, FixedSwitcher, FreeGates, HardConcreteSwitcher, MagnitudeSwitcher, RandomSwitcher, RowSwitcher, SCLSwitcher,
+    ShuffledSwitcher, SlimmingSwitcher, StatsSwitcher, Switcher, UNetSwitcher,
+)
+from switcher_lib.training import History, evaluate, fit, joint_step, seed_everything, switcher_step, task_step
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Certificate", "CertificateError", "Compacted", "DataError", "FreeGates", "History", "RandomSwitcher", "RowSwitcher",
-    "Site", "StatsSwitcher", "SwitchError", "SwitchWarning", "Switched", "Switcher", "TrainingStopped", "UNetSwitcher",
-    "compact", "compaction", "data", "errors", "evaluate", "experiments", "explore", "find_sites", "fit", "fold", "gates", "load_compact", "metrics",
-    "models", "plotting", "seed_everything", "sites", "switched", "switcher_step", "switchers", "task_step", "training",
+    "Certificate", "CertificateError", "Compacted", "Connections", "DataError", "EntrySwitcher", "FixedSwitcher", "FreeGates",
+    "HardConcreteSwitcher", "History", "MagnitudeSwitcher", "RandomSwitcher", "RowSwitcher", "SCLSwitcher", "ShuffledSwitcher",
+    "Site", "SlimmingSwitcher", "SparseLinear", "Sparsified", "StatsSwitcher", "SwitchError", "SwitchWarning", "Switched", "Switcher", "TrainingStopped",
+    "UNetSwitcher", "compact", "compaction", "data", "errors", "evaluate", "experiments", "explore", "find_connections",
+    "find_sites", "fit", "fold", "fold_batchnorm", "gates", "joint_step", "load_compact", "metrics", "models", "plotting", "seed_everything",
+    "sites", "sparse", "sparsify", "switched", "switcher_step", "switchers", "task_step", "training",
 ]
 
 

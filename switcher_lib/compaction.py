@@ -2,7 +2,7 @@
 
 Fold: store θ ⊙ s. Remove: leave out every neuron that provably does not matter, to a fixpoint. Certify: compare the two
 networks in float64. The remover slices each tensor by the labels of its axes (:mod:`switcher_lib.sites`), so that no
-index is ever shifted by hand.
+index is ever shifted by hand. :func:`fold_batchnorm` does away with BatchNorms, before or after.
 """
 
 import copy
@@ -10,17 +10,19 @@ import json
 import math
 import os
 import warnings
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from switcher_lib.errors import CertificateError, SwitchError, SwitchWarning
 from switcher_lib.metrics import count_parameters
-from switcher_lib.sites import INPUT, SelectLinear, affine, trace
+from switcher_lib.sites import CONV_MODULES, INPUT, NORM_MODULES, SelectLinear, _shared_parameters, _Tracer, affine, trace
 from switcher_lib.switched import Switched, evaluating
 
 FORMAT = "switcher_lib compact 1"
@@ -77,6 +79,8 @@ class Compacted:
         Before and after.
     optimizer : torch.optim.Optimizer or None
         A new optimizer over ``model``'s parameters with the old one's settings and its state, sliced along.
+    original : dict of str to list of int
+        Shapes of the original network's parameters, for the file: loading needs a factory that makes at least these.
     """
 
     model: nn.Module
@@ -84,6 +88,7 @@ class Compacted:
     reasons: dict
     parameters: tuple
     optimizer: torch.optim.Optimizer | None = None
+    original: dict = field(default_factory=dict)
 
     @property
     def widths(self):
@@ -100,11 +105,12 @@ class Compacted:
         """
         path = Path(path)
         groups = {name: module.groups for name, module in self.model.named_modules() if getattr(module, "groups", 1) > 1}
-        meta = {"format": FORMAT, "class": type(self.model).__name__, "groups": json.dumps(groups)}
+        meta = {"format": FORMAT, "class": type(self.model).__name__, "groups": json.dumps(groups),
+                "original": json.dumps(self.original)}
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
             tensors = {name: t.clone(memory_format=torch.contiguous_format) for name, t in self.model.state_dict().items()}
-            save_file(tensors, part, metadata=meta)
+            part.write_bytes(serialized(tensors, metadata=meta))    # save_file would leave a file that only its owner can read
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
@@ -141,6 +147,150 @@ def fold(net):
         for name, p in folded.named_parameters():
             p.copy_(scaled[name])
     return folded
+
+
+def fold_batchnorm(model, example=None, *, tolerance=1e-12):
+    """Multiply every BatchNorm into the layer in front of it: γ (Wx + b - μ) / σ + β is one affine layer too.
+
+    Fold before compaction, and a switched-off channel's constant has a bias to go into; or after it. Either way the
+    network is finished: statistics no longer follow the data. What a Linear layer in front of a BatchNorm reads must be
+    vectors (N, features): over a sequence, BatchNorm runs along the other axis. ``example`` makes sure.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A plain network that ``torch.fx`` can trace; :func:`fold` a switched one first. It is left as it is.
+    example : Tensor, optional
+        Real inputs, to hold the two networks against each other in float64 as :func:`compact` does.
+    tolerance : float, default 1e-12
+        Largest relative error allowed then.
+
+    Returns
+    -------
+    nn.Module
+        A copy in eval mode. Where a BatchNorm was, a plain ``nn.Sequential`` has nothing (its other layers keep their
+        names) and any other module an ``nn.Identity``. Layers without a bias have one now.
+
+    Raises
+    ------
+    TypeError
+        If ``model`` is a switched network or no module.
+    SwitchError
+        If the model cannot be traced.
+    CertificateError
+        If the folded network computes something else on ``example``.
+
+    Warns
+    -----
+    SwitchWarning
+        For each BatchNorm that stays, with the reason.
+
+    References
+    ----------
+    The formulas are those of ``torch.nn.utils.fusion``, here in float64 and rounded once.
+    """
+    if not isinstance(model, nn.Module) or isinstance(model, Switched):
+        raise TypeError(f"model is a {type(model).__name__}; it must be a plain nn.Module: sl.fold(net) makes one of a "
+                        "switched network.")
+    folded, stay = _without_norms(model)
+    for path, reason in stay.items():
+        warnings.warn(f"{path or type(model).__name__} stays a BatchNorm: {reason}.", SwitchWarning, stacklevel=2)
+    if example is not None:
+        whole = copy.deepcopy(model).eval()
+        exact = copy.deepcopy(whole).double()
+        certificate = _certify(exact, _without_norms(exact)[0], whole, folded, example, tolerance)
+        if not certificate.holds:
+            raise CertificateError(f"{type(model).__name__} with its BatchNorms folded computes something else: {certificate}. "
+                                   "Does a BatchNorm follow a Linear layer over sequences? It runs along another axis.")
+    return folded
+
+
+def _without_norms(model):
+    """Return a copy of a model with its BatchNorms folded, and {path: why} of those that stay."""
+    folded = copy.deepcopy(model).eval()
+    tracer = _NotingTracer()
+    try:
+        graph = tracer.trace(folded)
+    except Exception as error:
+        raise SwitchError(f"model={type(model).__name__} cannot be traced by torch.fx ({error}): what follows what is not "
+                          "known.") from error
+    modules, shared = dict(folded.named_modules(remove_duplicate=False)), _shared_parameters(folded)
+    stay = {path: "torch.fx does not see it run" for path, module in folded.named_modules() if isinstance(module, NORM_MODULES)}
+    pairs = []
+    for node in list(graph.nodes):
+        if node.op == "call_module" and isinstance(modules[node.target], NORM_MODULES):
+            before = next(iter(node.all_input_nodes))
+            stay[node.target] = _unfoldable(node, before, graph, modules, shared)
+            if stay[node.target] is None:
+                pairs.append((before.target, node.target))
+                node.replace_all_uses_with(before)    # what follows it, maybe another BatchNorm, follows the layer now
+                graph.erase_node(node)
+    for layer_path, norm_path in pairs:
+        layer, norm = folded.get_submodule(layer_path), modules[norm_path]
+        _replace(folded, layer, _fused(layer, norm))
+        _replace(folded, norm, nn.Identity())
+        owner, attribute = _owner(folded, norm_path)
+        if type(owner) is nn.Sequential and (owner is folded or owner in tracer.called):
+            del owner._modules[attribute]             # del owner[i] would number the other layers anew
+    return folded, {path: reason for path, reason in stay.items() if reason}
+
+
+class _NotingTracer(_Tracer):
+    """Notes which containers run as such: where a forward() picks out their parts, none may be missing."""
+
+    def __init__(self):
+        super().__init__()
+        self.called = set()
+
+    def call_module(self, m, forward, args, kwargs):
+        self.called.add(m)
+        return super().call_module(m, forward, args, kwargs)
+
+
+def _unfoldable(node, before, graph, modules, shared):
+    """Return why a BatchNorm cannot go into the layer in front of it; None if it can."""
+    calls = Counter(id(modules[n.target]) for n in graph.nodes if n.op == "call_module")
+    norm, layer = modules[node.target], modules[before.target] if before.op == "call_module" else None
+    if calls[id(norm)] > 1:
+        return "it runs more than once"
+    if norm.running_mean is None:
+        return "it has no running statistics"
+    if not isinstance(layer, (nn.Linear, *CONV_MODULES)):
+        return "it does not follow a Linear or Conv layer directly"
+    if calls[id(layer)] > 1:
+        return f"{before.target} runs more than once"
+    if len(before.users) > 1:
+        return f"something else reads what {before.target} writes"
+    if "weight" not in dict(layer.named_parameters(recurse=False)):
+        return f"the weight of {before.target} is computed, not a parameter"
+    if before.target in shared:
+        return f"{before.target} shares its {shared[before.target]} with another module"
+    read = {n.target.rpartition(".")[0] for n in graph.nodes if n.op == "get_attr"}
+    if before.target in read or node.target in read:
+        return f"the parameters of {before.target} or its own are read elsewhere"
+    if len(norm.running_mean) != len(layer.weight):
+        return f"it has {len(norm.running_mean)} channels and {before.target} {len(layer.weight)} neurons"
+    return None
+
+
+def _fused(layer, norm):
+    """Return a copy of a layer with a BatchNorm multiplied in."""
+    norm, exact = copy.deepcopy(norm).double(), copy.deepcopy(layer).double()
+    if norm.weight is None:
+        norm.weight, norm.bias = nn.Parameter(torch.ones_like(norm.running_var)), nn.Parameter(torch.zeros_like(norm.running_var))
+    fuse = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
+    fused = fuse(exact, norm).to(layer.weight.dtype)
+    if layer.bias is None:                            # PyTorch would leave the new bias without a gradient
+        fused.bias.requires_grad_(layer.weight.requires_grad)
+    return fused
+
+
+def _replace(model, old, new):
+    """Put a module in the place of another one, under every name that it has."""
+    for path, module in list(model.named_modules(remove_duplicate=False)):
+        if module is old:
+            owner, attribute = _owner(model, path)
+            setattr(owner, attribute, new)
 
 
 def compact(net, example, *, optimizer=None, tolerance=1e-12):
@@ -195,7 +345,9 @@ def compact(net, example, *, optimizer=None, tolerance=1e-12):
         raise CertificateError(f"the compacted {type(folded).__name__} does not compute what the folded one does: {certificate}. "
                                "Nothing was changed.")
     new_optimizer = _slice_optimizer(optimizer, net, small, plan) if optimizer is not None else None
-    return Compacted(small, certificate, plan.reasons, (count_parameters(folded), count_parameters(small)), new_optimizer)
+    original = {name: list(p.shape) for name, p in folded.named_parameters()}
+    return Compacted(small, certificate, plan.reasons, (count_parameters(folded), count_parameters(small)), new_optimizer,
+                     original)
 
 
 class _Plan:
@@ -389,8 +541,7 @@ def _set_index(model, path, index):
     chosen = SelectLinear(index, linear.out_features, linear.bias is not None)
     chosen.weight, chosen.bias = linear.weight, linear.bias
     chosen.train(linear.training)
-    owner, attribute = _owner(model, path)
-    setattr(owner, attribute, chosen)
+    _replace(model, linear, chosen)
 
 
 def _set_sizes(module):
@@ -486,7 +637,7 @@ def load_compact(path, into):
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is truncated, pickled, or not ours, or belongs to another model.
+        If the file is truncated, pickled, or not ours, or belongs to another model or to a larger one.
     TypeError
         If ``into`` is not a factory of modules.
     """
@@ -505,13 +656,27 @@ def load_compact(path, into):
                          "pickle; pickles are never read.") from error
     if meta.get("format") != FORMAT:
         raise ValueError(f"path={str(path)!r} has format {meta.get('format')!r}; this version reads {FORMAT!r}.")
+    shapes = {name: p.shape for name, p in model.named_parameters()}
     _fill(model, tensors, str(path), meta.get("class"))
+    _check_original(shapes, json.loads(meta.get("original", "{}")), str(path))
     groups = json.loads(meta["groups"])
     for name, count in groups.items():
         model.get_submodule(name).groups = count
     for module in model.modules():
         _set_sizes(module)
     return model.eval()
+
+
+def _check_original(shapes, original, path):
+    """Refuse a model that is smaller than the one that was compacted; files without its shapes are taken as they are.
+
+    A larger one passes: a network that was compacted twice knows the shapes in between only.
+    """
+    for name, here in shapes.items():
+        shape = original.get(name, [])
+        if len(shape) == len(here) and any(a > b for a, b in zip(shape, here)):
+            raise ValueError(f"path={path!r} was compacted from a model whose {name} has shape {tuple(shape)}; into() made "
+                             f"one with {tuple(here)}. Give the factory of the original network.")
 
 
 def _fill(model, tensors, path, kind):

@@ -15,6 +15,49 @@ def count_parameters(model):
     return sum(p.numel() for p in model.parameters())
 
 
+def count_nonzero_weights(model):
+    """Return the number of weights other than 0 in Linear and Conv layers: what a pruned network's size is told in.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A plain network; fold a switched one first. Biases, BatchNorm's γ and β, and zeros that are stored do not
+        count; a weight that two layers share counts once.
+
+    Returns
+    -------
+    int
+        The number of connections.
+
+    References
+    ----------
+    Blalock et al. 2020, arXiv:2003.03033 (compression told in non-zero weights).
+    """
+    return sum(int(torch.count_nonzero(w)) for w in _weights(model))
+
+
+def count_nonzero_parameters(model):
+    """Return what :func:`count_parameters` does, but of Linear and Conv layers' weights only those other than 0.
+
+    Parameters
+    ----------
+    model : nn.Module
+        A plain network; fold a switched one first. Biases and BatchNorm's γ and β count whole.
+
+    Returns
+    -------
+    int
+        The number of parameters that a network with its zeros left out has.
+    """
+    weights = set(_weights(model))
+    return sum(int(torch.count_nonzero(p)) if p in weights else p.numel() for p in model.parameters())
+
+
+def _weights(model):
+    """Return the weights of the Linear and Conv layers, each once."""
+    return list(dict.fromkeys(m.weight for m in model.modules() if isinstance(m, COUNTED)))
+
+
 def macs_per_weight(model, example):
     """Return how often each weight of the Linear and Conv layers is multiplied for one input.
 

@@ -14,10 +14,11 @@ from .errors import unknown_name
 __all__ = ["conv_net", "known", "lenet_300_100", "lenet_5", "make"]
 
 
-def lenet_300_100(in_shape=(1, 28, 28), num_classes=10, widths=(300, 100)):
+def lenet_300_100(in_shape=(1, 28, 28), num_classes=10, widths=(300, 100), batch_norm=False):
     """LeNet-300-100: two hidden layers of ReLUs, 266,610 parameters on MNIST.
 
-    Layers: ``flatten``, ``fc1``, ``relu1``, ``fc2``, ``relu2``, ``fc3``.
+    Layers: ``flatten``, ``fc1``, ``relu1``, ``fc2``, ``relu2``, ``fc3``; with BatchNorm ``bn1`` and ``bn2`` in front of
+    the ReLUs, 267,010 parameters.
 
     Parameters
     ----------
@@ -27,6 +28,9 @@ def lenet_300_100(in_shape=(1, 28, 28), num_classes=10, widths=(300, 100)):
         Number of outputs, at least 1.
     widths : (int, int), default (300, 100)
         Neurons of the two hidden layers, each at least 1.
+    batch_norm : bool, default False
+        Whether a BatchNorm follows each hidden layer. Its β then takes the place of the layer's bias.
+        :func:`switcher_lib.fold_batchnorm` removes it again.
 
     Returns
     -------
@@ -41,25 +45,28 @@ def lenet_300_100(in_shape=(1, 28, 28), num_classes=10, widths=(300, 100)):
     References
     ----------
     LeCun, Bottou, Bengio and Haffner 1998, "Gradient-based learning applied to
-    document recognition", with ReLU in place of its squashing functions, as the pruning literature has it.
+    document recognition", with ReLU in place of its squashing functions, as the pruning literature has it. BatchNorm in
+    an MLP, for network slimming's sake, is ours.
     """
     in_shape, (first, second) = _sizes("in_shape", in_shape, 3), _sizes("widths", widths, 2)
     return nn.Sequential(OrderedDict([
         ("flatten", nn.Flatten()),
-        ("fc1", nn.Linear(prod(in_shape), first)),
+        ("fc1", nn.Linear(prod(in_shape), first, bias=not batch_norm)),
+        *([("bn1", nn.BatchNorm1d(first))] if batch_norm else []),
         ("relu1", nn.ReLU()),
-        ("fc2", nn.Linear(first, second)),
+        ("fc2", nn.Linear(first, second, bias=not batch_norm)),
+        *([("bn2", nn.BatchNorm1d(second))] if batch_norm else []),
         ("relu2", nn.ReLU()),
         ("fc3", nn.Linear(second, _size("num_classes", num_classes))),
     ]))
 
 
-def lenet_5(in_shape=(1, 28, 28), num_classes=10, widths=(20, 50, 500), kernel_size=5):
+def lenet_5(in_shape=(1, 28, 28), num_classes=10, widths=(20, 50, 500), kernel_size=5, batch_norm=False):
     """LeNet-5 as Caffe has it: 20 and 50 channels, 800 features, 500 neurons, 431,080 parameters on MNIST.
 
     Layers: ``conv1``, ``pool1``, ``conv2``, ``pool2``, ``flatten``, ``fc1``, ``relu1``, ``fc2``. The one
     nonlinearity besides max pooling is the ReLU after ``fc1``: Caffe's network has none after its
-    convolutions.
+    convolutions. With BatchNorm: ``bn1`` and ``bn2`` behind the convolutions, ``bn3`` behind ``fc1``, 431,650 parameters.
 
     Parameters
     ----------
@@ -71,6 +78,8 @@ def lenet_5(in_shape=(1, 28, 28), num_classes=10, widths=(20, 50, 500), kernel_s
         Channels of the two convolutions and neurons of ``fc1``, each at least 1.
     kernel_size : int, default 5
         Side of the convolutions' kernels, at least 1. They pad nothing; the pools halve, rounding down.
+    batch_norm : bool, default False
+        Whether a BatchNorm follows each hidden layer. Its β then takes the place of the layer's bias.
 
     Returns
     -------
@@ -94,12 +103,15 @@ def lenet_5(in_shape=(1, 28, 28), num_classes=10, widths=(20, 50, 500), kernel_s
         raise ValueError(f"in_shape={tuple(in_shape)} leaves no pixel after two convolutions of "
                          f"kernel_size={kernel_size} and two pools.")
     return nn.Sequential(OrderedDict([
-        ("conv1", nn.Conv2d(channels, first, kernel_size)),
+        ("conv1", nn.Conv2d(channels, first, kernel_size, bias=not batch_norm)),
+        *([("bn1", nn.BatchNorm2d(first))] if batch_norm else []),
         ("pool1", nn.MaxPool2d(2)),
-        ("conv2", nn.Conv2d(first, second, kernel_size)),
+        ("conv2", nn.Conv2d(first, second, kernel_size, bias=not batch_norm)),
+        *([("bn2", nn.BatchNorm2d(second))] if batch_norm else []),
         ("pool2", nn.MaxPool2d(2)),
         ("flatten", nn.Flatten()),
-        ("fc1", nn.Linear(second * prod(side), hidden)),
+        ("fc1", nn.Linear(second * prod(side), hidden, bias=not batch_norm)),
+        *([("bn3", nn.BatchNorm1d(hidden))] if batch_norm else []),
         ("relu1", nn.ReLU()),
         ("fc2", nn.Linear(hidden, _size("num_classes", num_classes))),
     ]))

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from switcher_lib.errors import SwitchError, SwitchWarning
 
-__all__ = ["Axis", "SelectLinear", "Site", "constant_output", "find_sites", "trace"]
+__all__ = ["Axis", "Connections", "SelectLinear", "Site", "constant_output", "find_connections", "find_sites", "trace"]
 
 NOBODY = 0   # label of entries that belong to no neuron: sums, unknown operations
 INPUT = -1   # label of the network's own input
@@ -152,6 +152,11 @@ class Site:
     passed: tuple = ()
 
     @property
+    def shape(self):
+        """Shape of the factors: (n,)."""
+        return (self.size,)
+
+    @property
     def axes(self):
         """Every parameter axis that this site's neurons occupy, each once."""
         return tuple({(a.name, a.dim): a for a in (*self.own, *self.incoming, *self.outgoing, *self.passed)}.values())
@@ -197,6 +202,121 @@ class Site:
         return f"Site({self.key!r}, size={self.size}, kind={self.kind!r}, face={self.face!r})"
 
 
+@dataclass(eq=False)
+class Connections:
+    """The weights of one layer as a site: one factor for each connection.
+
+    Attributes
+    ----------
+    key : str
+        Name without dots, unique in the model: the key of factor dictionaries.
+    path : str
+        Path of the layer.
+    name : str
+        Name of the weight, as in ``model.named_parameters()``.
+    shape : tuple of int
+        Shape of the weight, and so of the factors.
+    kind : str
+        ``"connection"``.
+    """
+
+    key: str
+    path: str
+    name: str
+    shape: tuple
+    kind: str = "connection"
+
+    @property
+    def size(self):
+        """Number of connections."""
+        return math.prod(self.shape)
+
+    def matrix(self, params):
+        """Return the weight with a row for each neuron that it leads to, shape (n, d)."""
+        return params[self.name].flatten(1)
+
+    def scale(self, params, s):
+        """Return ``params`` with this layer's weight multiplied by the factors ``s``, entry by entry.
+
+        Parameters
+        ----------
+        params : dict of str to Tensor
+            The task network's parameters θ; left as they are.
+        s : Tensor
+            The factors, of the weight's shape.
+
+        Returns
+        -------
+        dict of str to Tensor
+            θ ⊙ s for this site.
+
+        Raises
+        ------
+        ValueError
+            If ``s`` does not have the weight's shape.
+        """
+        if s.shape != self.shape:
+            raise ValueError(f"factors of {self.key!r} have shape {tuple(s.shape)}; the weight has {self.shape}, and there "
+                             "is one factor for each of its connections.")
+        return {**params, self.name: params[self.name] * s}
+
+    def __repr__(self):
+        return f"Connections({self.key!r}, shape={self.shape})"
+
+
+def find_connections(model, *, convolutions=False, skip=()):
+    """Find the layers whose connections can be switched one by one: all Linear layers, the last one too.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any network; nothing has to be traced, for a weight is scaled wherever it is used.
+    convolutions : bool, default False
+        Whether to switch the weights of convolutions too: then every weight of all Linear and Conv layers.
+    skip : sequence of str, default ()
+        Paths of layers to leave alone.
+
+    Returns
+    -------
+    sites : list of Connections
+        In the order of the network.
+    refused : dict of str to str
+        Path of each layer whose connections cannot be switched, and the reason.
+
+    Raises
+    ------
+    ValueError
+        If ``skip`` names something that is not there.
+    SwitchError
+        If nothing can be switched.
+
+    References
+    ----------
+    Han et al. 2021, arXiv:2103.15590 (connections of fully connected layers).
+    """
+    _check_skip(model, skip)
+    sites, refused, shared = [], {}, _shared_parameters(model)
+    for path, module in model.named_modules():
+        if not isinstance(module, (nn.Linear, *(CONV_MODULES if convolutions else ()))):
+            continue
+        weight = dict(module.named_parameters(recurse=False)).get("weight")
+        if path in skip:
+            refused[path] = "skipped on request"
+        elif weight is None:
+            refused[path] = f"the weight of {path} is computed, not a parameter"
+        elif shared.get(path) == "weight":
+            refused[path] = f"the weight of {path} belongs to another module too, where it would be scaled as well"
+        else:
+            name = f"{path}.weight" if path else "weight"
+            sites.append(Connections(path.replace(".", "_") or "weight", path, name, tuple(weight.shape)))
+    _name_apart(sites)
+    if not sites:
+        why = "; ".join(f"{path}: {reason}" for path, reason in refused.items())
+        layers = "Linear or Conv" if convolutions else "Linear"
+        raise SwitchError(f"no connection in {type(model).__name__} can be switched. {why or f'It has no {layers} layer'}.")
+    return sites, refused
+
+
 def find_sites(model, example, *, face="incoming", switch_inputs=False, switch_flattened=False, skip=()):
     """Find where a model can be switched.
 
@@ -231,11 +351,7 @@ def find_sites(model, example, *, face="incoming", switch_inputs=False, switch_f
     """
     if face not in ("incoming", "outgoing"):
         raise ValueError(f"face={face!r} is not a face. Known: incoming, outgoing.")
-    paths = dict(model.named_modules())
-    for path in skip:
-        if path not in paths:
-            raise ValueError(f"skip names {path!r}, which is no module of the model. Its modules: "
-                             f"{', '.join(p for p in paths if p)}.")
+    paths = _check_skip(model, skip)
     wiring = trace(model, example)
     sites, refused = [], {}
     for read in wiring.reads:
@@ -261,7 +377,9 @@ def find_sites(model, example, *, face="incoming", switch_inputs=False, switch_f
     refused |= {path: reason for path, reason in wiring.opaque.items() if path not in refused}
     _name_apart(sites)
     if not sites:
-        why = "; ".join(f"{path}: {reason}" for path, reason in refused.items()) or "it has no Linear or Conv layer"
+        why = "; ".join(f"{path}: {reason}" for path, reason in refused.items() if path)
+        single = isinstance(model, (nn.Linear, *CONV_MODULES))
+        why = why or ("It is a single layer, and its outputs are its own" if single else "It has no Linear or Conv layer")
         raise SwitchError(f"nothing in {type(model).__name__} can be switched. {why}.")
     return sites, refused
 
@@ -771,6 +889,16 @@ def _neuron_site(producer, wiring, face):
                 if belongs(read.labels)}
     return Site(path.replace(".", "_"), path, len(labels), "neuron", axes(path), axes(gate), tuple(outgoing.values()), face,
                 passed)
+
+
+def _check_skip(model, skip):
+    """Return {path: module}, after a look at whether ``skip`` names modules only."""
+    paths = dict(model.named_modules())
+    for path in skip:
+        if path not in paths:
+            raise ValueError(f"skip names {path!r}, which is no module of the model. Its modules: "
+                             f"{', '.join(p for p in paths if p)}.")
+    return paths
 
 
 def _name_apart(sites):

@@ -5,11 +5,15 @@ from torch import nn
 from torch.func import functional_call
 
 from switcher_lib import metrics, switchers
-from switcher_lib.sites import SelectLinear, find_sites
+from switcher_lib.errors import unknown_name
+from switcher_lib.sites import SelectLinear, find_connections, find_sites
+
+
+DEFAULT_SWITCHER = {"neuron": "row", "connection": "entry"}
 
 
 class Switched(nn.Module):
-    """A model whose neurons are scaled by what a switcher makes of its parameters: f(x; θ ⊙ s(θ)).
+    """A model whose neurons, or connections, are scaled by what a switcher makes of its parameters: f(x; θ ⊙ s(θ)).
 
     Parameters
     ----------
@@ -17,11 +21,13 @@ class Switched(nn.Module):
         The task network. It is used as it is, not copied.
     example : Tensor
         A batch of at least one input, as the model takes it.
-    switcher : str or callable, default "row"
-        ``row``, ``unet``, ``stats``, ``free``, ``random``, or a factory of sites such as
-        ``partial(RowSwitcher, hidden=64)``.
+    level : {"neuron", "connection"}, default "neuron"
+        One factor for each neuron, or for each connection: for each weight of the Linear layers.
+    switcher : str or callable, optional
+        A name from :data:`switcher_lib.switchers.SWITCHERS`, or a factory of sites such as
+        ``partial(RowSwitcher, hidden=64)``; default ``"row"`` for neurons and ``"entry"`` for connections.
     gate : str or callable, optional
-        ``relu``, ``relu_bn``, ``relu_tanh``, ``clamp``, ``step``, or a class; None leaves the switcher its default.
+        A name from :data:`switcher_lib.gates.GATES`, or a class; None leaves the switcher its default.
     face : {"incoming", "outgoing"}, default "incoming"
         Whether a factor multiplies the neuron's own weights and bias (γ and β where a BatchNorm follows), or its
         readers' columns. For ReLU and factors of at least 0 both compute the same.
@@ -29,19 +35,24 @@ class Switched(nn.Module):
         Whether to switch the input features (pixels) that a Linear layer reads.
     switch_flattened : bool, default False
         Whether to switch flattened features one by one, besides their channels.
+    convolutions : bool, default False
+        At the connection level: whether to switch the weights of convolutions too.
     refresh : "live" or int, default "live"
         While training: compute the factors at the current θ in every task step, or only every that many steps.
     flow : bool, default False
         Whether the task network's gradient also flows back through the switcher to θ; needs ``refresh="live"``.
     noise : float, default 0.0
         While training, every activation that a factor multiplies is also multiplied by 1 + noise · ε, with ε standard
-        normal and drawn anew each time (Gaussian dropout, Srivastava et al. 2014); at least 0.
+        normal and drawn anew each time (Gaussian dropout, Srivastava et al. 2014); at least 0. At the connection
+        level: every activation that a switched layer reads.
     skip : sequence of str, default ()
         Paths of layers to leave alone.
 
     Attributes
     ----------
-    sites : list of Site
+    level : str
+        What is switched.
+    sites : list of Site or of Connections
         Where the model is switched.
     refused : dict of str to str
         Path of each layer that is not switched, and why.
@@ -55,12 +66,19 @@ class Switched(nn.Module):
 
     References
     ----------
-    Han et al. 2021, arXiv:2110.05954 (neurons).
+    Han et al. 2021, arXiv:2110.05954 (neurons) and arXiv:2103.15590 (connections).
     """
 
-    def __init__(self, model, example, *, switcher="row", gate=None, face="incoming", switch_inputs=False,
-                 switch_flattened=False, refresh="live", flow=False, noise=0.0, skip=()):
+    def __init__(self, model, example, *, level="neuron", switcher=None, gate=None, face="incoming", switch_inputs=False,
+                 switch_flattened=False, convolutions=False, refresh="live", flow=False, noise=0.0, skip=()):
         super().__init__()
+        if level not in DEFAULT_SWITCHER:
+            raise unknown_name("level", level, DEFAULT_SWITCHER, "level")
+        neurons_only = {"face": face != "incoming", "switch_inputs": switch_inputs, "switch_flattened": switch_flattened}
+        for name, given in (neurons_only if level == "connection" else {"convolutions": convolutions}).items():
+            if given:
+                other = "neuron" if level == "connection" else "connection"
+                raise ValueError(f"{name} has no meaning at level={level!r}; it belongs to level={other!r}.")
         if refresh != "live" and not (isinstance(refresh, int) and refresh >= 1):
             raise ValueError(f"refresh={refresh!r} must be 'live' or a number of task steps of at least 1.")
         if flow and refresh != "live":
@@ -68,9 +86,13 @@ class Switched(nn.Module):
         if noise < 0:
             raise ValueError(f"noise={noise!r} must be at least 0.")
         self.model = model
-        self.sites, self.refused = find_sites(model, example, face=face, switch_inputs=switch_inputs,
-                                              switch_flattened=switch_flattened, skip=skip)
-        self.switcher = switchers.make(switcher, self.sites, gate)
+        if level == "neuron":
+            self.sites, self.refused = find_sites(model, example, face=face, switch_inputs=switch_inputs,
+                                                  switch_flattened=switch_flattened, skip=skip)
+        else:
+            self.sites, self.refused = find_connections(model, convolutions=convolutions, skip=skip)
+        self.level = level
+        self.switcher = switchers.make(DEFAULT_SWITCHER[level] if switcher is None else switcher, self.sites, gate)
         self.refresh, self.flow, self.noise = refresh, flow, noise
         self.held = None                    # factors that are fixed from outside, or None
         self._stale, self._age = None, 0    # factors of an earlier step, and task steps taken since the first
@@ -82,7 +104,7 @@ class Switched(nn.Module):
         return dict(self.model.named_parameters())
 
     def factors(self):
-        """Return the factors {site.key: (n,)} at the current θ, or the held ones; no buffer moves.
+        """Return the factors {site.key: tensor of the site's shape} at the current θ, or the held ones; no buffer moves.
 
         In eval mode these are the structure; in training mode a gate that normalises uses the layer's own statistics.
         """
@@ -112,6 +134,9 @@ class Switched(nn.Module):
         """
         hooks, replaced = [], params or self.params()
         try:
+            if self.level == "connection" and self.noise and self.training:
+                layers = [self.model.get_submodule(site.path) for site in self.sites]
+                hooks = [_reader(layer).register_forward_pre_hook(self._blur) for layer in layers]
             for site in self.sites:
                 s = factors[site.key]
                 if site.key in self._at_activations:
@@ -131,7 +156,7 @@ class Switched(nn.Module):
         Those whose face lies in Linear layers alone; all of them if there is noise, which is the activations' own.
         """
         found = {}
-        for site in self.sites:
+        for site in self.sites if self.level == "neuron" else ():
             axes = site.incoming[:1] if site.face == "incoming" else site.outgoing    # weight and bias are one place
             layers = [self.model.get_submodule(axis.name.rpartition(".")[0]) for axis in axes]
             if self.noise or all(isinstance(layer, nn.Linear) for layer in layers):
@@ -153,6 +178,11 @@ class Switched(nn.Module):
         if site.face == "incoming":
             return layer.register_forward_hook(lambda module, inputs, output: scaled(output))
         return _reader(layer).register_forward_pre_hook(lambda module, inputs: (scaled(inputs[0]), *inputs[1:]))
+
+    def _blur(self, layer, inputs):
+        """Multiply what a layer reads by noise."""
+        h, *others = inputs
+        return (h * torch.randn_like(h).mul_(self.noise).add_(1), *others)
 
     def _running_factors(self):
         if not self.training or self.flow:
@@ -196,6 +226,25 @@ class Switched(nn.Module):
         loss = loss_fn(self._run(x, factors, params, _buffer_copies(self.model)), y)
         return loss + cost * self.cost(factors) if cost else loss
 
+    def joint_loss(self, x, y, loss_fn, cost=0.0):
+        """Return the loss that both descend at once, where they do not take turns: factors at the current θ, with gradient.
+
+        Both networks' buffers move. The task network's gradient flows back through the switcher to θ only with ``flow``.
+
+        Parameters
+        ----------
+        x, y : Tensor
+            A batch of inputs and its targets.
+        loss_fn : callable
+            From outputs and targets to a scalar.
+        cost : float, default 0.0
+            Weight λ of the cost term.
+        """
+        params = self.params()
+        factors = self.switcher(params if self.flow else {name: p.detach() for name, p in params.items()})
+        loss = loss_fn(self._run(x, factors), y) + self.switcher.penalty(params)
+        return loss + cost * self.cost(factors) if cost else loss
+
     def cost(self, factors=None):
         """Return how much of the model is on, as a fraction of its parameters.
 
@@ -205,7 +254,7 @@ class Switched(nn.Module):
         Parameters
         ----------
         factors : dict of str to Tensor, optional
-            Factors {site.key: (n,)}; None takes the current ones.
+            Factors {site.key: tensor of the site's shape}; None takes the current ones.
 
         Returns
         -------
@@ -221,7 +270,7 @@ class Switched(nn.Module):
         Parameters
         ----------
         on : dict of str to Tensor
-            {site.key: (n,)}, each in [0, 1]; 0 and 1 count exactly.
+            {site.key: tensor of the site's shape}, each in [0, 1]; 0 and 1 count exactly.
         macs : bool, default False
             Whether to count multiply-accumulates instead of parameters.
 
@@ -231,13 +280,17 @@ class Switched(nn.Module):
             The count.
         """
         along = {}      # (parameter, dim) -> how far each position is on
-        for site in self.sites:
+        inside = {site.name: on[site.key].sum() for site in self.sites} if self.level == "connection" else {}
+        for site in self.sites if self.level == "neuron" else ():
             for axis in site.axes:
                 here = axis.spread(on[site.key])
                 along[axis.name, axis.dim] = along[axis.name, axis.dim] * here if (axis.name, axis.dim) in along else here
         total = 0.0
         for name, p in self.model.named_parameters():
             size = self._macs.get(name, 0) if macs else 1
+            if name in inside:
+                total = total + size * inside[name]
+                continue
             for dim, length in enumerate(p.shape):
                 size = size * (along[name, dim].sum() if (name, dim) in along else length)
             total = total + size
@@ -251,7 +304,7 @@ class Switched(nn.Module):
         Parameters
         ----------
         factors : dict of str to Tensor
-            {site.key: (n,)}.
+            {site.key: tensor of the site's shape}.
         """
         self.scale(self.params(), factors)    # raises where a key or a length is wrong
         self._stale, self._age = None, 0
@@ -260,7 +313,7 @@ class Switched(nn.Module):
     def hold_ones(self):
         """Fix all factors at 1: the task network as if it were alone."""
         device = next(self.model.parameters()).device
-        self.hold({site.key: torch.ones(site.size, device=device) for site in self.sites})
+        self.hold({site.key: torch.ones(site.shape, device=device) for site in self.sites})
 
     def freeze(self):
         """Fix the factors at what they are now, in eval mode: the structure is found."""
@@ -273,7 +326,7 @@ class Switched(nn.Module):
         self.held, self._stale, self._age = None, None, 0
 
     def structure(self):
-        """Return the :class:`~switcher_lib.metrics.Structure`: neurons in all and on at each site, parameters, MACs."""
+        """Return the :class:`~switcher_lib.metrics.Structure`: neurons (connections) in all and on, parameters, MACs."""
         with torch.no_grad(), evaluating(self):
             factors = self.factors()
             on = {key: (s != 0).double() for key, s in factors.items()}    # float32 cannot count beyond 16.7 million

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.optim import SGD, Adam
 
 from switcher_lib.errors import DataError, TrainingStopped, unknown_name
+from switcher_lib.metrics import COUNTED
 from switcher_lib.progress import progress_bar
 from switcher_lib.switched import Switched, evaluating
 
@@ -85,6 +86,57 @@ def switcher_step(net, x, y, optimizer, loss_fn=F.cross_entropy, cost=0.0):
     loss.backward()
     optimizer.step()
     return loss.detach()
+
+
+def joint_step(net, x, y, task_optimizer, switcher_optimizer, loss_fn=F.cross_entropy, cost=0.0):
+    """Take one step of both networks from one loss: what alternate learning is compared with.
+
+    Parameters
+    ----------
+    net : Switched
+        The network, in training mode.
+    x, y : Tensor
+        A batch of inputs and its targets.
+    task_optimizer, switcher_optimizer : torch.optim.Optimizer
+        Over ``net.model.parameters()`` and over ``net.switcher.parameters()``.
+    loss_fn : callable, default cross-entropy
+        From outputs and targets to a scalar.
+    cost : float, default 0.0
+        Weight λ of the cost term, see :meth:`Switched.cost`.
+
+    Returns
+    -------
+    Tensor of shape ()
+        The loss before the step, cost term included, detached.
+    """
+    loss = net.joint_loss(x, y, loss_fn, cost)
+    task_optimizer.zero_grad()
+    switcher_optimizer.zero_grad()
+    loss.backward()
+    task_optimizer.step()
+    switcher_optimizer.step()
+    return loss.detach()
+
+
+def keep_zeros(model):
+    """Keep every weight that is 0 at 0, whatever optimizer trains the model: its gradient is set to 0.
+
+    For fine-tuning after connections were switched off. Weight decay and momentum do nothing to a 0.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network; the weights of its Linear and Conv layers get a hook.
+
+    Returns
+    -------
+    nn.Module
+        The same model.
+    """
+    for module in model.modules():
+        if isinstance(module, COUNTED) and not (module.weight != 0).all():
+            module.weight.register_hook(partial(torch.mul, (module.weight.detach() != 0).to(module.weight.dtype)))
+    return model
 
 
 @dataclass(frozen=True)
@@ -200,9 +252,10 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
         Passes of the task network over the data, at least 1.
     batch_size : int, default 64
         At least 1.
-    every : int or "epoch", default 8
+    every : int, "epoch" or "joint", default 8
         A switcher step after every that many task steps (at least 1), on that step's batch; or ``"epoch"``: an epoch
-        of switcher steps after each epoch of task steps.
+        of switcher steps after each epoch of task steps; or ``"joint"``: no turns, both step on one loss at live
+        factors, and ``task_loss`` is that loss, cost term included.
     warmup : int, default 0
         Epochs of the task network alone first, with all factors at 1; in [0, epochs].
     freeze : float, default 0.0
@@ -259,6 +312,9 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     rate = SCHEDULES.get(schedule, schedule) if isinstance(schedule, str) else schedule
     weight = cost if callable(cost) else lambda t: cost
     switched = isinstance(net, Switched)
+    if switched and freeze and getattr(net.switcher, "end", 0) > 1 - freeze:
+        raise ValueError(f"freeze={freeze} fixes the structure at progress {1 - freeze:g}, before the switcher has made its last cut "
+                         f"(end={net.switcher.end}). Lower one of them.")
     learns = switched and net.switcher.learns
     task_model = net.model if switched else net
     task = (task_optimizer or partial(SGD, lr=0.05, momentum=0.9, weight_decay=1e-4))(task_model.parameters())
@@ -268,7 +324,8 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                dict(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, seed=seed,
                     stop_at=stop_at, cost=None if callable(cost) else cost, examples=len(split)))
     if switched:
-        run.settings |= dict(refresh=net.refresh, flow=net.flow, noise=net.noise)
+        plain = {name: value for name, value in vars(net.switcher).items() if isinstance(value, (int, float, str, bool))}
+        run.settings |= dict(refresh=net.refresh, flow=net.flow, noise=net.noise, switcher=plain | {"training": None})
     start = run.resume()
     history = run.history
     frozen_from = round(epochs * (1 - freeze))
@@ -295,14 +352,17 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                 t = (epoch + i / steps_per_epoch) / epochs
                 for group, lr in zip(task.param_groups, first_rates):
                     group["lr"] = lr * rate(t)
-                if switched:
+                if alternating and every == "joint":
+                    switcher_losses.append(joint_step(net, x, y, task, switch, loss_fn, weight(t)))
+                    task_losses.append(switcher_losses[-1])
+                elif switched:
                     task_losses.append(task_step(net, x, y, task, loss_fn))
                 else:
                     task_losses.append(_plain_step(net, x, y, task, loss_fn))
-                if alternating and every != "epoch" and (epoch * steps_per_epoch + i + 1) % every == 0:
+                if alternating and isinstance(every, int) and (epoch * steps_per_epoch + i + 1) % every == 0:
                     switcher_losses.append(switcher_step(net, x, y, switch, loss_fn, weight(t)))
                 if switched:
-                    net.switcher.after_step(net.params(), t)
+                    net.switcher.after_step(net, (epoch + (i + 1) / steps_per_epoch) / epochs)
                 if i % CHECK_EVERY == 0 or i == steps_per_epoch - 1:
                     _stop_if_hopeless(net, [*task_losses[-CHECK_EVERY:], *switcher_losses[-CHECK_EVERY:]], epoch, i, cost)
                     reached = switched and stop_at is not None and net.structure().parameters[1] <= stop_at
@@ -348,8 +408,8 @@ def _check(epochs, batch_size, every, warmup, freeze, cost, stop_at):
     for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("warmup", warmup, 0)):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
-    if every != "epoch" and (not isinstance(every, int) or every < 1):
-        raise ValueError(f"every={every!r} must be 'epoch' or a number of task steps of at least 1.")
+    if every not in ("epoch", "joint") and (not isinstance(every, int) or every < 1):
+        raise ValueError(f"every={every!r} must be 'epoch', 'joint' or a number of task steps of at least 1.")
     if warmup > epochs:
         raise ValueError(f"warmup={warmup} must not be more than epochs={epochs}.")
     if not 0 <= freeze < 1:
@@ -370,13 +430,21 @@ def _stop_if_hopeless(net, losses, epoch, step, cost):
                               "bounded gate (clamp, relu_tanh): unbounded factors can grow without end.")
     if isinstance(net, Switched) and net.held is None:
         with torch.no_grad():
-            for key, s in net.factors().items():
-                if not (s != 0).any():
-                    advice = f"lower cost (now {cost!r}), " if cost else ""
-                    raise TrainingStopped(
-                        f"{where}: all {len(s)} neurons of {key!r} are switched off, so nothing can be learned any more. "
-                        f"Try: {advice}a lower learning rate of the switcher, a larger starting bias of its scores, a "
-                        "bounded gate, or a warm-up.")
+            off = _all_off(net, net.factors())
+            if off:    # a stochastic gate may have drawn only zeros: what counts is the structure
+                with evaluating(net):
+                    off &= _all_off(net, net.factors())
+        for site in net.sites:
+            if site.key in off:
+                advice = f"lower cost (now {cost!r}), " if cost else ""
+                raise TrainingStopped(
+                    f"{where}: all {site.size} {site.kind}s of {site.key!r} are switched off, so nothing can be learned any "
+                    f"more. Try: {advice}a lower learning rate of the switcher, a larger starting bias of its scores, a "
+                    "bounded gate, or a warm-up.")
+
+
+def _all_off(net, factors):
+    return {site.key for site in net.sites if not (factors[site.key] != 0).any()}
 
 
 @dataclass

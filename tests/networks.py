@@ -134,14 +134,14 @@ def images(batch=4, shape=(1, 28, 28), seed=1):
 
 
 def factors(sites, seed=0, off=0.4):
-    """Random factors in [0.25, 2], a fraction of them exactly 0, at least one neuron of each site on."""
+    """Random factors in [0.25, 2], a fraction of them exactly 0, at least one neuron (connection) of each site on."""
     generator = torch.Generator().manual_seed(seed)
     drawn = {}
     for site in sites:
         s = 0.25 + 1.75 * torch.rand(site.size, generator=generator)
         dead = torch.rand(site.size, generator=generator) < off
         dead[torch.randint(site.size, (1,), generator=generator)] = False
-        drawn[site.key] = torch.where(dead, 0.0, s)
+        drawn[site.key] = torch.where(dead, 0.0, s).reshape(site.shape)
     return drawn
 
 

@@ -2,8 +2,10 @@
 
 import copy
 import json
+import os
 from collections import OrderedDict
 from functools import partial
+from pathlib import Path
 
 import networks
 import pytest
@@ -650,7 +652,9 @@ def test_the_file_is_plain_safetensors_and_holds_nothing_else(tmp_path):
         name: tuple(t.shape) for name, t in small.model.state_dict().items()}
     raw = (tmp_path / "lenet.safetensors").read_bytes()
     header = json.loads(raw[8:8 + int.from_bytes(raw[:8], "little")])
-    assert header["__metadata__"] == {"format": "switcher_lib compact 1", "class": "Sequential", "groups": "{}"}
+    original = {name: list(p.shape) for name, p in models.lenet_300_100().named_parameters()}
+    assert header["__metadata__"] == {"format": "switcher_lib compact 1", "class": "Sequential", "groups": "{}",
+                                      "original": json.dumps(original)}
     data = 4 * sum(p.numel() for p in small.model.parameters()) + 8 * len(small.model.fc1.index)
     assert len(raw) == 8 + int.from_bytes(raw[:8], "little") + data
 
@@ -707,6 +711,34 @@ def test_a_file_of_another_model_is_refused(name, into, words, tmp_path):
     assert "belongs to another model" in str(caught.value) and str(path) in str(caught.value) and words in str(caught.value)
 
 
+def test_a_file_of_a_wider_model_of_the_same_name_is_refused(tmp_path):
+    path = saved(tmp_path)      # its own layers are far smaller than either factory's
+    shape = load_file(path)["fc1.weight"].shape
+    narrower = partial(models.lenet_300_100, widths=(299, 100))
+    assert shape[0] < 299
+    with pytest.raises(ValueError) as caught:
+        sl.load_compact(path, into=narrower)
+    assert str(caught.value) == (f"path={str(path)!r} was compacted from a model whose fc1.weight has shape (300, 784); into() "
+                                 "made one with (299, 784). Give the factory of the original network.")
+    assert sl.load_compact(path, into=models.lenet_300_100).fc1.weight.shape == shape
+
+
+def test_a_file_without_the_originals_shapes_still_loads(tmp_path):
+    net, x = lenet()
+    small = sl.compact(net, x)
+    save_file({name: t.clone() for name, t in small.model.state_dict().items()}, tmp_path / "old.safetensors",
+              metadata={"format": "switcher_lib compact 1", "class": "Sequential", "groups": "{}"})
+    assert torch.equal(sl.load_compact(tmp_path / "old.safetensors", into=models.lenet_300_100)(x), small.model(x))
+
+
+def test_a_network_that_was_compacted_twice_loads_into_the_first_original(tmp_path):
+    net, x = lenet()
+    second = networks.held(sl.compact(net, x).model, x, seed=3, switch_inputs=True)
+    small = sl.compact(second, x)
+    small.save(tmp_path / "twice.safetensors")
+    assert torch.equal(sl.load_compact(tmp_path / "twice.safetensors", into=models.lenet_300_100)(x), small.model(x))
+
+
 def test_a_missing_file_and_something_that_is_no_factory_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no such file"):
         sl.load_compact(tmp_path / "none.safetensors", into=models.lenet_300_100)
@@ -716,17 +748,255 @@ def test_a_missing_file_and_something_that_is_no_factory_are_named(tmp_path):
             sl.load_compact(path, into=into)
 
 
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path = saved(tmp_path)
     before = path.read_bytes()
     net, x = lenet(seed=4)
     small = sl.compact(net, x)
 
-    def half(tensors, part, metadata):
-        part.write_bytes(b"half")
+    def half(part, content, write=Path.write_bytes):
+        write(part, content[:100])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compaction, "save_file", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     with pytest.raises(OSError):
         small.save(path)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()    # readable for whom any new file is
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+# -------- BatchNorm, folded away
+
+def lived(model, seed=0):
+    """The model with BatchNorms as they are after training."""
+    torch.manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)) and module.affine and module.track_running_stats:
+            networks.lively(module)
+    return model.eval()
+
+
+def norms(model):
+    return [path for path, m in model.named_modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+
+
+@pytest.mark.parametrize("make, shape, names, saved", [
+    (partial(models.lenet_300_100, batch_norm=True), (1, 28, 28), "flatten fc1 relu1 fc2 relu2 fc3", 400),
+    (partial(models.lenet_5, batch_norm=True), (1, 28, 28), "conv1 pool1 conv2 pool2 flatten fc1 relu1 fc2", 570),
+    (models.conv_net, (3, 32, 32), "conv1 relu1 pool1 conv2 relu2 pool2 conv3 relu3 pool3 flatten fc", 224),
+])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_folding_batch_norms_leaves_the_function_and_takes_gamma_and_beta(make, shape, names, saved, dtype):
+    model, x = lived(make()).to(dtype), networks.images(4, shape).to(dtype)
+    before = networks.state(model)
+    plain = sl.fold_batchnorm(model.train(), x)
+    assert networks.same(before, networks.state(model)) and model.training and not plain.training
+    assert [name for name, _ in plain.named_children()] == names.split() and not norms(plain)
+    # one β became the layer's bias, γ is gone
+    assert sl.metrics.count_parameters(plain) == sl.metrics.count_parameters(model) - saved
+    assert all(p.requires_grad and p.dtype == dtype for p in plain.parameters())
+    assert close(model.eval(), plain, x, 1e-12 if dtype == torch.float64 else 1e-5)
+    assert len(list(plain.state_dict())) == len(list(plain.parameters()))
+
+
+def test_a_folded_layer_is_rounded_once():
+    model = lived(models.lenet_300_100(batch_norm=True))
+    exact, rounded = sl.fold_batchnorm(copy.deepcopy(model).double()), sl.fold_batchnorm(model)
+    for one, other in zip(exact.parameters(), rounded.parameters()):
+        assert torch.equal(one.float(), other)
+
+
+def test_a_layer_with_a_bias_keeps_one_and_both_of_gamma_and_beta_go():
+    model = lived(nn.Sequential(nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Conv3d(3, 4, 1))[:3]).double()
+    plain = sl.fold_batchnorm(model)
+    x = torch.randn(4, 2, 9, dtype=torch.float64)
+    assert close(model, plain, x) and sl.metrics.count_parameters(model) - sl.metrics.count_parameters(plain) == 6
+
+
+@pytest.mark.parametrize("options", [dict(affine=False), dict(eps=0.3), dict(eps=0.3, affine=False)])
+@pytest.mark.parametrize("layer", [nn.Linear(6, 5, bias=False), nn.Conv2d(6, 5, 1, bias=False), nn.Conv2d(6, 5, 3, padding=1)])
+def test_a_batch_norm_without_gamma_or_with_its_own_epsilon_is_folded_too(layer, options):
+    norm = (nn.BatchNorm1d if isinstance(layer, nn.Linear) else nn.BatchNorm2d)(5, **options)
+    norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2)
+    model = nn.Sequential(layer, norm, nn.ReLU()).double().eval()
+    plain = sl.fold_batchnorm(model)
+    assert close(model, plain, torch.randn(7, 6, *[4] * (layer.weight.ndim - 2))) and not norms(plain)
+
+
+def test_two_batch_norms_in_a_row_go_into_one_layer():
+    model = lived(nn.Sequential(OrderedDict(fc=nn.Linear(6, 5), one=nn.BatchNorm1d(5), two=nn.BatchNorm1d(5))))
+    plain = sl.fold_batchnorm(model.double(), torch.randn(8, 6).double())
+    assert [name for name, _ in plain.named_children()] == ["fc"] and close(model, plain, torch.randn(8, 6))
+
+
+def test_a_frozen_layer_stays_frozen():
+    model = nn.Sequential(nn.Linear(6, 5, bias=False).requires_grad_(False), nn.BatchNorm1d(5), nn.Linear(5, 2))
+    plain = sl.fold_batchnorm(model)
+    assert [p.requires_grad for p in plain.parameters()] == [False, False, True, True]
+
+
+class Blocks(nn.Module):
+    """BatchNorms in every position: attributes, parts of containers that run and of one that is walked through."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(2, 4, 3, bias=False), nn.BatchNorm2d(4)
+        self.runs = nn.Sequential(nn.Conv2d(4, 3, 3), nn.BatchNorm2d(3), nn.ReLU())
+        self.picked = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU())
+        self.out = nn.Linear(3, 2)
+
+    def forward(self, x):
+        x = self.runs(F.relu(self.bn(self.conv(x))))
+        x = self.picked[2](self.picked[1](self.picked[0](x)))
+        return self.out(x.mean((2, 3)))
+
+
+def test_what_a_forward_names_or_picks_stays_as_an_identity():
+    model = lived(Blocks()).double()
+    plain = sl.fold_batchnorm(model)
+    assert close(model, plain, networks.images(4, (2, 12, 12))) and not norms(plain)
+    assert isinstance(plain.bn, nn.Identity) and isinstance(plain.picked[1], nn.Identity)
+    assert [name for name, _ in plain.runs.named_children()] == ["0", "2"]
+
+
+class Twice(nn.Module):
+    """What runs twice, or is read twice: ``a`` and its norm, ``shared``'s norm, and what follows ``read``."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.bn_a = nn.Linear(5, 5), nn.BatchNorm1d(5)
+        self.b, self.c, self.bn_bc = nn.Linear(5, 5), nn.Linear(5, 5), nn.BatchNorm1d(5)
+        self.read, self.bn_read = nn.Linear(5, 5), nn.BatchNorm1d(5)
+        self.first, self.again = nn.Linear(5, 5), nn.Linear(5, 5)
+        self.again.weight = self.first.weight
+        self.bn_again, self.behind_relu, self.unused = nn.BatchNorm1d(5), nn.BatchNorm1d(5), nn.BatchNorm1d(5)
+        self.normed, self.bn_normed = nn.utils.parametrizations.weight_norm(nn.Linear(5, 5)), nn.BatchNorm1d(5)
+        self.batch, self.bn_batch = nn.Linear(5, 5), nn.BatchNorm1d(5, track_running_stats=False)
+        self.free, self.bn_free = nn.Linear(5, 5), nn.BatchNorm1d(5)
+        self.seen, self.bn_seen = nn.Linear(5, 5), nn.BatchNorm1d(5)
+
+    def forward(self, x):
+        x = self.bn_a(self.a(self.a(x)))
+        x = self.bn_bc(self.c(self.bn_bc(self.b(x))))
+        y = self.read(x)
+        x = y + self.bn_read(y)
+        x = self.behind_relu(F.relu(self.bn_again(self.again(self.first(x)))))
+        x = self.bn_batch(self.batch(self.bn_normed(self.normed(x))))
+        return self.bn_seen(self.seen(self.bn_free(self.free(x)))) @ self.seen.weight
+
+
+def test_a_batch_norm_that_cannot_be_folded_stays_and_says_why():
+    model = lived(Twice()).double()
+    with pytest.warns(sl.SwitchWarning) as caught:
+        plain = sl.fold_batchnorm(model)
+    told = dict(str(w.message).split(" stays a BatchNorm: ") for w in caught)
+    assert told == {
+        "bn_a": "a runs more than once.", "bn_bc": "it runs more than once.",
+        "bn_read": "something else reads what read writes.", "bn_again": "again shares its weight with another module.",
+        "behind_relu": "it does not follow a Linear or Conv layer directly.", "unused": "torch.fx does not see it run.",
+        "bn_normed": "the weight of normed is computed, not a parameter.", "bn_batch": "it has no running statistics.",
+        "bn_seen": "the parameters of seen or its own are read elsewhere.",
+    }
+    assert norms(plain) == [path for path in norms(model) if path != "bn_free"] and isinstance(plain.bn_free, nn.Identity)
+    assert plain.again.weight is plain.first.weight
+    assert close(model, plain, torch.randn(8, 5))
+
+
+class TwoNames(nn.Module):
+    """A layer and its norm with two names each; the second ones run."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = self.b = nn.Linear(5, 4)
+        self.bn_a = self.bn_b = nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.bn_b(self.b(x))
+
+
+def test_a_layer_with_two_names_is_folded_under_both():
+    model = lived(TwoNames()).double()
+    plain = sl.fold_batchnorm(model)
+    assert plain.a is plain.b and close(model, plain, torch.randn(8, 5)) and not norms(plain)
+
+
+def test_a_batch_norm_over_a_sequence_is_not_taken_for_one_over_features():
+    other_length = lived(nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(3)))
+    with pytest.warns(sl.SwitchWarning, match="1 stays a BatchNorm: it has 3 channels and 0 5 neurons."):
+        assert norms(sl.fold_batchnorm(other_length)) == ["1"]
+    same_length = lived(nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5)))
+    with pytest.raises(sl.CertificateError, match="computes something else: certificate FAILS.*over sequences"):
+        sl.fold_batchnorm(same_length, torch.randn(8, 5, 6))
+    assert not norms(sl.fold_batchnorm(same_length, torch.randn(8, 6)))
+
+
+def slimmed(kind=models.lenet_300_100, off=0.6, **options):
+    """A LeNet with BatchNorm, held at random factors."""
+    x = networks.images(8)
+    return networks.held(lived(kind(batch_norm=True)), x, 0, off, **options), x
+
+
+def test_a_compacted_lenet_with_batch_norm_is_folded():
+    net, x = slimmed(switch_inputs=True)
+    small = sl.compact(net, x)
+    assert isinstance(small.model.fc1, SelectLinear) and small.model.bn1.num_features < 150
+    plain = sl.fold_batchnorm(small.model, x)
+    assert type(plain.fc1) is SelectLinear and torch.equal(plain.fc1.index, small.model.fc1.index)
+    assert close(sl.fold(net), plain, x, 1e-5) and not norms(plain)
+    assert close(small.model.double(), sl.fold_batchnorm(small.model), x)
+    widths = small.model.bn1.num_features + small.model.bn2.num_features
+    assert small.parameters[1] - sl.metrics.count_parameters(plain) == widths
+    again = sl.compact(plain, x)
+    assert again.parameters[0] == again.parameters[1]
+
+
+@pytest.mark.parametrize("kind, options", [(models.lenet_300_100, {"switch_inputs": True}),
+                                           (models.lenet_5, {"switch_flattened": True})])
+def test_folded_then_compacted_it_is_smaller_by_as_much_and_loads_from_its_file(kind, options, tmp_path):
+    net, x = slimmed(kind, **options)
+    first = sl.fold_batchnorm(sl.compact(net, x).model)
+    small = sl.compact(sl.fold_batchnorm(sl.fold(net)), x)
+    assert small.certificate.holds and close(first, small.model, x, 1e-5)
+    assert small.parameters[1] == sl.metrics.count_parameters(first)
+    small.save(tmp_path / "small.safetensors")
+    loaded = sl.load_compact(tmp_path / "small.safetensors", into=lambda: sl.fold_batchnorm(kind(batch_norm=True)))
+    assert networks.same(networks.state(loaded), networks.state(small.model)) and torch.equal(loaded(x), small.model(x))
+    assert sl.load_compact(tmp_path / "small.safetensors", into=kind)(x).equal(loaded(x))    # the same layers by then
+    with pytest.raises(ValueError, match="belongs to another model"):
+        sl.load_compact(tmp_path / "small.safetensors", into=partial(kind, batch_norm=True))
+
+
+def test_a_compacted_lenet_with_batch_norm_loads_from_its_file(tmp_path):
+    net, x = slimmed()
+    small = sl.compact(net, x)
+    small.save(tmp_path / "small.safetensors")
+    loaded = sl.load_compact(tmp_path / "small.safetensors", into=partial(models.lenet_300_100, batch_norm=True))
+    assert torch.equal(loaded(x), small.model(x))
+
+
+class Branching(nn.Module):
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+def test_folding_refuses_what_it_cannot_look_into():
+    net, _ = slimmed()
+    for model in (net, 3, None):
+        with pytest.raises(TypeError, match=f"model is a {type(model).__name__}; it must be a plain nn.Module: sl.fold"):
+            sl.fold_batchnorm(model)
+    with pytest.raises(sl.SwitchError, match="model=Branching cannot be traced by torch.fx"):
+        sl.fold_batchnorm(Branching())
+
+
+def test_a_network_without_batch_norm_comes_back_as_a_copy():
+    model = networks.mlp()
+    plain = sl.fold_batchnorm(model)
+    assert plain is not model and networks.same(networks.state(model), networks.state(plain))
+    plain.fc1.weight.data.zero_()
+    assert model.fc1.weight.any()

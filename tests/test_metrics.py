@@ -57,6 +57,37 @@ def test_counting_leaves_the_model_as_it_was():
     assert not any(m._forward_hooks for m in net.modules()) and modes == [m.training for m in net.modules()]
 
 
+def test_only_weights_of_linear_and_conv_layers_are_left_out_where_they_are_0():
+    net = nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), nn.BatchNorm2d(3), nn.PReLU(3), nn.Flatten(), nn.Linear(48, 5))
+    assert metrics.count_nonzero_weights(net) == 54 + 240
+    assert metrics.count_nonzero_parameters(net) == metrics.count_parameters(net) == 54 + 6 + 3 + 240 + 5
+    with torch.no_grad():
+        net[0].weight[1], net[4].weight[:, :10] = 0, -0.0
+        for p in (net[1].weight, net[1].bias, net[2].weight, net[4].bias):
+            p.zero_()      # stored zeros: neither counted as connections nor left out as parameters
+    assert metrics.count_nonzero_weights(net) == 36 + 190
+    assert metrics.count_nonzero_parameters(net) == 36 + 6 + 3 + 190 + 5
+    assert metrics.count_parameters(net) == 54 + 6 + 3 + 240 + 5
+
+
+def test_a_shared_weights_connections_count_once_and_a_computed_ones_do():
+    net = networks.built(networks.Shared)
+    with torch.no_grad():
+        net.a.weight[0] = 0
+    assert metrics.count_nonzero_weights(net) == 24 + 30 + 20 + 12
+    assert metrics.count_nonzero_parameters(net) == metrics.count_parameters(net) - 6
+    assert metrics.count_nonzero_weights(nn.utils.parametrizations.weight_norm(nn.Linear(4, 6))) == 24
+
+
+def test_a_network_with_masked_connections_counts_what_survives():
+    model = models.lenet_300_100()
+    with torch.no_grad():
+        for layer in (model.fc1, model.fc2, model.fc3):
+            layer.weight.flatten()[::2] = 0
+    assert metrics.count_nonzero_weights(model) == 266_200 // 2
+    assert metrics.count_nonzero_parameters(model) == 266_200 // 2 + 410
+
+
 # -------- time
 
 def test_latency_tells_its_conditions():

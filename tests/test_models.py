@@ -1,5 +1,7 @@
 """The task networks: their layers, their sizes, and what they refuse."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -20,6 +22,10 @@ def names(model):
     (models.lenet_5, "conv1 pool1 conv2 pool2 flatten fc1 relu1 fc2", 431_080),
     (models.conv_net,
      "conv1 bn1 relu1 pool1 conv2 bn2 relu2 pool2 conv3 bn3 relu3 pool3 flatten fc", 113_962),
+    (partial(models.lenet_300_100, batch_norm=True), "flatten fc1 bn1 relu1 fc2 bn2 relu2 fc3",
+     784 * 300 + 2 * 300 + 300 * 100 + 2 * 100 + 1010),
+    (partial(models.lenet_5, batch_norm=True), "conv1 bn1 pool1 conv2 bn2 pool2 flatten fc1 bn3 relu1 fc2",
+     25 * 20 + 40 + 500 * 50 + 100 + 800 * 500 + 1000 + 5010),
 ])
 def test_layers_have_their_names_and_the_known_number_of_parameters(make, layers, parameters):
     model = make()
@@ -37,6 +43,8 @@ def test_lenet_5_is_caffes_with_one_relu_and_800_features():
 
 @pytest.mark.parametrize("name, options, shape", [
     ("lenet_300_100", {"in_shape": (3, 7, 5), "widths": (6, 2)}, (3, 7, 5)),
+    ("lenet_300_100", {"in_shape": (3, 7, 5), "widths": (6, 2), "batch_norm": True}, (3, 7, 5)),
+    ("lenet_5", {"in_shape": (2, 20, 17), "batch_norm": True}, (2, 20, 17)),
     ("lenet_5", {"in_shape": (2, 20, 17), "widths": [3, 4, 5], "kernel_size": 3}, (2, 20, 17)),
     ("conv_net", {"in_shape": (1, 28, 9), "widths": (3, 4, 5)}, (1, 28, 9)),
     ("conv_net", {"in_shape": (1, 8, 8), "widths": (1, 1, 1), "batch_norm": False}, (1, 8, 8)),
@@ -53,6 +61,18 @@ def test_widths_are_the_layers_widths():
     assert (model.conv1.out_channels, model.conv2.out_channels, model.fc1.out_features) == (5, 10, 76)
     model = models.conv_net(widths=(3, 4, 5))
     assert [model.get_submodule(f"conv{i}").out_channels for i in (1, 2, 3)] == [3, 4, 5]
+
+
+@pytest.mark.parametrize("name, layers", [("lenet_300_100", {"bn1": ("fc1", 6), "bn2": ("fc2", 4)}),
+                                          ("lenet_5", {"bn1": ("conv1", 6), "bn2": ("conv2", 4), "bn3": ("fc1", 5)})])
+def test_a_lenets_hidden_layers_have_a_batch_norm_in_place_of_the_bias(name, layers):
+    model = models.make(name, batch_norm=True, widths=[width for _, width in layers.values()])
+    order = names(model)
+    for norm, (layer, width) in layers.items():
+        assert order.index(norm) == order.index(layer) + 1
+        assert model.get_submodule(norm).num_features == width and model.get_submodule(layer).bias is None
+    assert model[-1].bias is not None
+    assert not any("bn" in name for name in names(models.make(name))) and models.make(name).fc1.bias is not None
 
 
 def test_convolutions_have_a_bias_only_without_batch_norm():

@@ -14,6 +14,7 @@ from torch.optim import SGD
 
 import switcher_lib as sl
 from switcher_lib import metrics
+from switcher_lib.switchers import keep_within
 
 
 class TorchsGenerator:
@@ -253,6 +254,146 @@ def test_a_sigmoid_is_refused_and_the_rest_compacts():
     assert sl.compact(net, torch.randn(8, 6)).certificate.relative_error <= 1e-12
 
 
+# -------- connections
+
+@st.composite
+def connected(draw, nets=anything):
+    """A network switched at the connection level, with or without its convolutions, and random inputs."""
+    model = draw(nets)
+    x = networks.inputs(model)
+    has_linear = any(isinstance(m, nn.Linear) for m in model.modules())
+    net = sl.Switched(model, x, level="connection", convolutions=draw(st.booleans()) or not has_linear, switcher="free")
+    return net.eval(), x
+
+
+@many
+@given(connected())
+def test_connection_factors_of_1_change_nothing(case):
+    net, x = case
+    net.hold_ones()
+    assert torch.equal(outputs(net, x), outputs(net.model, x))
+
+
+@many
+@given(connected(), seeds)
+def test_folding_equals_scaling_at_the_connection_level(case, seed):
+    net, x = case
+    net, x = net.double(), x.double()
+    for factors in (networks.factors(net.sites, seed), None):
+        net.hold(factors) if factors else net.release()
+        folded = sl.fold(net)
+        torch.testing.assert_close(outputs(folded.eval(), x), outputs(net, x), rtol=1e-9, atol=1e-12)
+        shown = net.factors()
+        for site in net.sites:
+            assert torch.equal(folded.get_parameter(site.name), net.model.get_parameter(site.name) * shown[site.key])
+
+
+@many
+@given(connected(), seeds, st.sampled_from([0.3, 0.7, 0.95]))
+@pytest.mark.filterwarnings("ignore::switcher_lib.SwitchWarning")
+def test_compaction_equals_folding_for_random_connections_off(case, seed, off):
+    net, x = case
+    net, x = net.double(), x.double()    # what is absorbed into a bias is rounded as the bias is stored
+    net.hold(networks.factors(net.sites, seed, off))
+    small = sl.compact(net, x)
+    fresh = networks.inputs(net.model, batch=3, seed=seed).double()
+    y, y_hat = outputs(sl.fold(net).eval(), fresh), outputs(small.model, fresh)
+    assert small.certificate.holds and y.shape == y_hat.shape and (y - y_hat).abs().max() <= 1e-12 * y.abs().max()
+    assert metrics.count_parameters(small.model) == small.parameters[1] <= small.parameters[0]
+
+
+@some
+@given(connected(), seeds)
+def test_the_count_of_connections_on_is_that_of_weights_which_are_not_0(case, seed):
+    net, _ = case
+    on = {key: (s != 0).float() for key, s in networks.factors(net.sites, seed).items()}
+    net.hold(on)
+    folded, zeros = sl.fold(net), 0
+    for site in net.sites:
+        zeros += int((folded.get_parameter(site.name) == 0).sum())
+    left = metrics.count_parameters(net.model) - zeros
+    assert net.count(on).item() == left == net.structure().parameters[1]
+    assert net.cost(on).item() == pytest.approx(left / metrics.count_parameters(net.model))
+    assert {key: n for key, (_, n) in net.structure().sites.items()} == {key: int(s.sum()) for key, s in on.items()}
+
+
+@some
+@given(st.integers(1, 9), st.integers(1, 9), seeds, st.data())
+def test_permuting_both_sides_of_a_layer_permutes_the_entry_switchers_factors(n, d, seed, data):
+    model = nn.Sequential(nn.Linear(d, n)).double()
+    torch.manual_seed(seed)
+    switcher = sl.EntrySwitcher(sl.find_connections(model)[0]).double()
+    rows, columns = (torch.tensor(data.draw(st.permutations(range(k)))) for k in (n, d))
+    weight = model[0].weight.detach()
+    before = switcher({"0.weight": weight})["0"]
+    after = switcher({"0.weight": weight[rows][:, columns]})["0"]
+    assert before.shape == (n, d)
+    torch.testing.assert_close(after, before[rows][:, columns])
+
+
+def test_a_unet_follows_no_order_of_connections():
+    model = networks.mlp((6, 7, 3))
+    torch.manual_seed(0)
+    unet = sl.UNetSwitcher(sl.find_connections(model)[0], channels=(4, 8)).eval()
+    params, order = dict(model.named_parameters()), torch.tensor([3, 1, 0, 2, 6, 5, 4])
+    before = unet.scores(params)["fc1"]
+    after = unet.scores({**params, "fc1.weight": params["fc1.weight"][order]})["fc1"]
+    assert not torch.allclose(after, before[order], atol=1e-4)
+
+
+# -------- budgets
+
+@st.composite
+def scored(draw):
+    """A switched network, random scores (with ties or without) and a budget anywhere from nothing to everything."""
+    model = draw(st.one_of(mlps(), convs()))
+    level = draw(st.sampled_from(["neuron", "connection"]))
+    x = networks.inputs(model)
+    net = (switch(model, x, switch_inputs=draw(st.booleans()), switcher="free") if level == "neuron" else
+           sl.Switched(model, x, level=level, convolutions=draw(st.booleans()), switcher="free"))
+    generator = torch.Generator().manual_seed(draw(seeds))
+    scores = {site.key: torch.rand(site.shape, generator=generator) for site in net.sites}
+    if draw(st.booleans()):
+        scores = {key: (3 * s).round() for key, s in scores.items()}
+    return net, scores, draw(st.integers(1, metrics.count_parameters(model) + 5)), draw(st.sampled_from(["global", "layer"]))
+
+
+@many
+@given(scored())
+@pytest.mark.filterwarnings("ignore::switcher_lib.SwitchWarning")
+def test_a_budget_keeps_the_highest_scores_and_one_more_would_exceed_it(case):
+    net, scores, budget, scope = case
+    masks = keep_within(net, scores, budget, scope)
+    assert all(mask.shape == scores[key].shape and set(mask.unique().tolist()) <= {0.0, 1.0} for key, mask in masks.items())
+    assert all(mask.sum() >= 1 for mask in masks.values())
+    assert all(scores[key][mask == 1].min() >= scores[key][mask == 0].max() for key, mask in masks.items() if not mask.all())
+    count = net.count(masks).item()
+    if count > budget:
+        assert all(mask.sum() == 1 for mask in masks.values())    # nothing more can go
+    left_out = {key: torch.where(mask == 0, scores[key], -1.0) for key, mask in masks.items() if not mask.all()}
+    if not left_out or count > budget:
+        return
+    if scope == "global":
+        highest = max(float(s.max()) for s in left_out.values())
+        for key, mask in masks.items():    # what a site keeps besides its last one beats everything that went
+            assert mask.sum() == 1 or scores[key][mask == 1].min() >= highest
+        nexts = [key for key, s in left_out.items() if float(s.max()) == highest]
+    else:
+        fractions = {key: (float(mask.sum()), mask.numel()) for key, mask in masks.items()}
+        for (a, n), (b, m) in [(one, two) for one in fractions.values() for two in fractions.values()]:
+            assert a == 1 or a / n <= b / m + 1 / m + 1e-9    # the same fraction of each, to within one
+        nexts = []
+    more = {key: mask.clone() for key, mask in masks.items()}
+    for key in nexts:    # with ties, any of them may be the next
+        more[key].view(-1)[left_out[key].argmax()] = 1
+    if len(nexts) == 1:
+        assert net.count(more).item() > budget
+    elif scope == "layer":
+        for key, s in left_out.items():
+            more[key].view(-1)[s.argmax()] = 1
+        assert net.count(more).item() > budget
+
+
 # -------- both faces
 
 @many
@@ -376,6 +517,68 @@ def test_the_task_steps_gradient_agrees_with_finite_differences(flow, data):
             dead = fixed[site.key] == 0
             grads = {name: p.grad for name, p in net.model.named_parameters()}
             assert all(not axis.read(grads)[dead].any() for axis in site.incoming)
+
+
+@st.composite
+def double_connections(draw, flow):
+    """A float64 network at the connection level whose entry switcher has some connections off and some on the slope."""
+    seed = draw(seeds)
+    norm = draw(st.booleans())
+    model = networks.conv((1, 3, 4), nn.Tanh, partial(nn.AvgPool2d, 2), norm, 0, seed=seed) if norm else networks.mlp(
+        (4, 5, 3), nn.Tanh, seed=seed)
+    torch.manual_seed(seed)
+    net = sl.Switched(model, networks.inputs(model), level="connection", convolutions=norm, flow=flow,
+                      switcher=partial(sl.EntrySwitcher, hidden=4)).double().train()
+    with torch.no_grad():
+        for key, a in net.switcher.scores(net.params()).items():
+            ordered, out = a.flatten().sort().values, net.switcher.scorers[key].out
+            cut = len(ordered) // 3
+            zero, stretch = ordered[cut - 1: cut + 1].mean(), 0.9 / (ordered[-1] - ordered[cut - 1: cut + 1].mean())
+            out.weight.mul_(stretch)
+            out.bias.copy_((out.bias - zero) * stretch)
+    assume(min(float(a.detach().abs().min()) for a in net.switcher.scores(net.params()).values()) > 1e-4)
+    assert all((s == 0).any() and ((s > 0) & (s < 1)).any() for s in net.factors().values())
+    return net, networks.inputs(model, batch=7, seed=seed).double(), torch.arange(7) % 3
+
+
+def agrees(loss, named, rtol=1e-4):
+    """Whether backward's gradients of a loss are the finite differences, at some entries of each parameter."""
+    for name, p in named:
+        places = range(0, p.numel(), max(1, p.numel() // 2))
+        torch.testing.assert_close(p.grad.view(-1)[list(places)], finite_differences(loss, p, places), rtol=rtol, atol=1e-7,
+                                   msg=lambda text, name=name: f"{name}: {text}")
+
+
+@few
+@given(st.booleans(), st.data())
+def test_gradients_of_task_switcher_and_joint_steps_on_connections_agree_with_finite_differences(flow, data):
+    net, x, y = data.draw(double_connections(flow=flow))
+
+    def switcher_loss():
+        return net.switcher_loss(x, y, F.cross_entropy, 2.0)
+
+    switcher_loss().backward()
+    assert all(p.grad is None for p in net.model.parameters())
+    agrees(switcher_loss, net.switcher.named_parameters())
+    fixed = {key: s.detach() for key, s in net.factors().items()}
+
+    def held():
+        return F.cross_entropy(torch.func.functional_call(net.model, net.scale(net.params(), fixed), (x,)), y)
+
+    net.zero_grad()
+    net.task_loss(x, y, F.cross_entropy).backward()
+    agrees((lambda: net.task_loss(x, y, F.cross_entropy)) if flow else held, net.model.named_parameters())
+    for site in net.sites:    # off is absorbing for a weight, unless the switcher lets the gradient through
+        if not flow:
+            assert not net.model.get_parameter(site.name).grad[fixed[site.key] == 0].any()
+
+    def joint():
+        return net.joint_loss(x, y, F.cross_entropy, 2.0)
+
+    net.zero_grad()
+    joint().backward()
+    agrees(joint, net.switcher.named_parameters())
+    agrees(joint if flow else held, net.model.named_parameters())
 
 
 # -------- whose parameters move

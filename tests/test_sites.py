@@ -319,8 +319,8 @@ def test_keys_are_unique_and_can_name_modules():
 
 
 @pytest.mark.parametrize("make, words", [
-    (lambda: nn.Linear(6, 3), "nothing in Linear can be switched. it has no Linear or Conv layer"),
-    (lambda: nn.Sequential(nn.ReLU()), "nothing in Sequential can be switched. it has no Linear or Conv layer"),
+    (lambda: nn.Linear(6, 3), "nothing in Linear can be switched. It is a single layer"),
+    (lambda: nn.Sequential(nn.ReLU()), "nothing in Sequential can be switched. It has no Linear or Conv layer"),
     (lambda: nn.Sequential(nn.Linear(6, 3)), "nothing in Sequential can be switched. 0: its outputs"),
 ])
 def test_a_model_with_nothing_to_switch_is_an_error_that_says_why(make, words):

@@ -1,4 +1,7 @@
-"""Switchers: what they read, what they return, and what they refuse. Their symmetries: test_properties.py."""
+"""Switchers of neurons: what they read, what they return, and what they refuse.
+
+Their symmetries: test_properties.py. Connections: test_connections.py. Rivals and controls: test_rivals.py.
+"""
 
 from functools import partial
 
@@ -11,7 +14,7 @@ import switcher_lib as sl
 from switcher_lib import switchers
 from switcher_lib.switchers import row_statistics, weight_blocks
 
-NAMES = ["row", "unet", "stats", "free", "random"]
+NAMES = ["row", "unet", "stats", "free", "scl", "hard_concrete", "random"]    # the others need more than sites
 
 
 @pytest.fixture(autouse=True)
@@ -184,7 +187,8 @@ def test_random_takes_a_number_for_each_site(mixed):
 
 @pytest.mark.parametrize("make, error, words", [
     (lambda s: switchers.make("rwo", s), ValueError, "switcher='rwo' is not a switcher; did you mean 'row'? "
-                                                     "Known: free, random, row, stats, unet."),
+                                                     "Known: entry, fixed, free, hard_concrete, magnitude, "
+                                                     "random, row, scl, shuffled, slimming, stats, unet."),
     (lambda s: switchers.make("row", s, "clmp"), ValueError, "gate='clmp' is not a gate; did you mean 'clamp'?"),
     (lambda s: switchers.make(7, s), TypeError, "switcher=7 must be a name or a factory of sites"),
     (lambda s: switchers.make(sl.RowSwitcher(s), s), TypeError, "must be a name or a factory of sites"),

@@ -1,6 +1,7 @@
 """Alternate learning: whose turn it is, what stays untouched, when it stops, and how it is taken up again."""
 
 import math
+from contextlib import nullcontext
 from functools import partial
 
 import networks
@@ -235,11 +236,13 @@ def test_after_step_is_called_at_every_task_step():
     progress = []
 
     class Watching(sl.FreeGates):
-        def after_step(self, params, t):
-            progress.append(t)
+        def after_step(self, net, t):
+            progress.append((net, t))
 
-    fit(switched(switcher=Watching), networks.split(40), epochs=1, batch_size=8)
-    assert progress == pytest.approx([0, 0.2, 0.4, 0.6, 0.8])
+    net = switched(switcher=Watching)
+    fit(net, networks.split(40), epochs=2, batch_size=8)
+    assert all(one is net for one, _ in progress)
+    assert [t for _, t in progress] == pytest.approx([i / 10 for i in range(1, 11)]) and progress[-1][1] == 1
 
 
 def test_records_tell_what_they_promise():
@@ -399,7 +402,7 @@ def test_a_dense_run_resumes_and_a_finished_one_is_read_back(tmp_path):
     (dict(epochs=0), "epochs=0 must be an integer of at least 1"),
     (dict(epochs=1.5), "epochs=1.5"),
     (dict(batch_size=0), "batch_size=0 must be an integer of at least 1"),
-    (dict(every=0), "every=0 must be 'epoch' or a number of task steps of at least 1"),
+    (dict(every=0), "every=0 must be 'epoch', 'joint' or a number of task steps of at least 1"),
     (dict(every=-3), "every=-3"),
     (dict(every="epochs"), "every='epochs'"),
     (dict(warmup=-1), "warmup=-1 must be an integer of at least 0"),
@@ -523,3 +526,23 @@ class Trap:
 
     def __reduce__(self):
         return open, (self.path, "w")
+
+
+def test_an_unlucky_draw_of_a_stochastic_gate_does_not_stop_training():
+    for seed in range(8):    # most gates draw 0 at most steps, while in eval mode all are on
+        sl.seed_everything(seed)
+        net = sl.Switched(networks.mlp((6, 2, 3), seed=seed), torch.randn(2, 6), switcher=partial(sl.HardConcreteSwitcher, on=0.1))
+        sl.fit(net, networks.split(400), epochs=1, every="joint", progress=False)
+
+
+def test_a_cut_that_would_come_after_the_freeze_is_refused():
+    net = sl.Switched(networks.mlp(), torch.randn(2, 6), switcher=partial(sl.MagnitudeSwitcher, budget=50))
+    with pytest.raises(ValueError, match="freeze=0.25 fixes the structure at progress 0.75"):
+        sl.fit(net, networks.split(400), epochs=4, freeze=0.25, progress=False)
+
+
+def test_a_checkpoint_of_another_budget_is_refused(tmp_path):
+    for budget, refused in ((60, False), (50, True)):
+        net = sl.Switched(networks.mlp(), torch.randn(2, 6), switcher=partial(sl.MagnitudeSwitcher, budget=budget))
+        with pytest.raises(ValueError, match="another model or run") if refused else nullcontext():
+            sl.fit(net, networks.split(400), epochs=1, checkpoint=tmp_path / "run.pt", progress=False)

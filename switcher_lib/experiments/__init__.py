@@ -1,11 +1,15 @@
-"""Experiments: a specification is data, a run is resumable, a table is made of results alone.
+"""Experiments: a specification is data, a run is resumable, a table is made of results that keep the rules.
 
 ``python -m switcher_lib.experiments list`` tells what there is, ``run NAME`` runs what is missing, ``table NAME`` prints
-the table. Results live in ``results/NAME.json``, one record for each method and seed.
+the table. Results live in ``results/NAME.json``, one record for each method, operating point and seed.
 """
 
-from switcher_lib.experiments.runner import Results, load, run
-from switcher_lib.experiments.specs import EXPERIMENTS, Experiment
+from switcher_lib.experiments.catalogue import EXPERIMENTS
+from switcher_lib.experiments.protocol import ProtocolError, violations
+from switcher_lib.experiments.results import Results
+from switcher_lib.experiments.runner import load, run, run_one
+from switcher_lib.experiments.specs import Experiment, read_experiment
 from switcher_lib.experiments.tables import Row, table
 
-__all__ = ["EXPERIMENTS", "Experiment", "Results", "Row", "load", "run", "table"]
+__all__ = ["EXPERIMENTS", "Experiment", "ProtocolError", "Results", "Row", "load", "read_experiment", "run", "run_one",
+           "table", "violations"]

@@ -1,85 +1,44 @@
-"""Runs a specification: one record for each method and seed, written as soon as it is there."""
+"""Runs an experiment: one record for each method, operating point and seed, written as soon as it is there."""
 
-import json
 import os
 import platform
 import subprocess
+import tempfile
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
+import joblib
 import torch
-from joblib import Parallel, delayed
 from torch.optim import SGD, Adam
 
 from switcher_lib import data as data_module
 from switcher_lib import models
-from switcher_lib.compaction import compact
+from switcher_lib.compaction import compact, fold, fold_batchnorm
 from switcher_lib.errors import DataError, unknown_name
-from switcher_lib.experiments.specs import EXPERIMENTS, ramp
-from switcher_lib.metrics import count_macs, count_parameters
+from switcher_lib.experiments.catalogue import EXPERIMENTS
+from switcher_lib.experiments.results import Results, differences, follows, pack, unpack
+from switcher_lib.experiments.specs import Experiment, check_seeds, ramp
+from switcher_lib.metrics import count_macs, count_nonzero_parameters, count_nonzero_weights, macs_per_weight
 from switcher_lib.progress import progress_bar
 from switcher_lib.switched import Switched
-from switcher_lib.switchers import RandomSwitcher, SWITCHERS
-from switcher_lib.training import evaluate, fit, seed_everything
-
-FORMAT = 1
+from switcher_lib.switchers import SWITCHERS, FixedSwitcher, RandomSwitcher
+from switcher_lib.training import evaluate, fit, keep_zeros, seed_everything
 
 
-class Results:
-    """The finished runs of one experiment, in one JSON file that is always whole.
+def get(name):
+    """Return the :class:`Experiment` of a name.
 
     Parameters
     ----------
-    path : str or Path
-        The file; it need not exist yet.
-
-    Raises
-    ------
-    ValueError
-        If the file is there and is not a results file of this version.
+    name : str or Experiment
+        One of :data:`~switcher_lib.experiments.EXPERIMENTS`, or an experiment, which is returned.
     """
-
-    def __init__(self, path):
-        self.path = Path(path)
-        self.runs = []
-        if self.path.exists():
-            try:
-                content = json.loads(self.path.read_text())
-                self.runs = content["runs"] if content["format"] == FORMAT else None
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"{self.path} is not a results file ({error}); move it away to start again.") from error
-            if self.runs is None:
-                raise ValueError(f"{self.path} has format {content['format']!r}; this version reads {FORMAT}.")
-
-    def find(self, method, seed, spec=None):
-        """Return the record of a method and seed, or None.
-
-        Parameters
-        ----------
-        method : str
-            Name of the method.
-        seed : int
-            The seed.
-        spec : dict, optional
-            With it, the record counts only if it was made by that very spec.
-        """
-        for record in self.runs:
-            if record["method"] == method and record["seed"] == seed and (spec is None or record["spec"] == spec):
-                return record
-        return None
-
-    def add(self, record):
-        """Add a record, in place of an older one of the same method and seed, and write the file atomically."""
-        self.runs = [r for r in self.runs if (r["method"], r["seed"]) != (record["method"], record["seed"])] + [record]
-        self.runs.sort(key=lambda r: (r["method"], r["seed"]))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f"{self.path.name}.{os.getpid()}.part")
-        part.write_text(json.dumps({"format": FORMAT, "runs": self.runs}, indent=1) + "\n")
-        os.replace(part, self.path)
-
-    def of(self, method):
-        """Return the records of one method, in the order of their seeds."""
-        return [r for r in self.runs if r["method"] == method]
+    if isinstance(name, Experiment):
+        return name
+    if name not in EXPERIMENTS:
+        raise unknown_name("name", name, EXPERIMENTS, "experiment")
+    return EXPERIMENTS[name]
 
 
 def load(name, folder="results"):
@@ -88,24 +47,24 @@ def load(name, folder="results"):
     Parameters
     ----------
     name : str
-        One of :data:`~switcher_lib.experiments.specs.EXPERIMENTS`.
+        One of :data:`~switcher_lib.experiments.EXPERIMENTS`.
     folder : str or Path, default "results"
         Where the result files are.
     """
-    if name not in EXPERIMENTS:
-        raise unknown_name("name", name, EXPERIMENTS, "experiment")
+    get(name)
     return Results(Path(folder) / f"{name}.json")
 
 
-def run(name, seeds=range(5), methods=None, jobs=1, folder="results", threads=None):
+def run(name, seeds=None, methods=None, jobs=1, folder="results", threads=None, *, experiment=None, dask=None, redo=False,
+        progress=True):
     """Run what is missing of an experiment.
 
     Parameters
     ----------
     name : str
-        One of :data:`~switcher_lib.experiments.specs.EXPERIMENTS`.
-    seeds : iterable of int, default 0 to 4
-        Seeds to run.
+        One of :data:`~switcher_lib.experiments.EXPERIMENTS`; with ``experiment``, the name of its result file.
+    seeds : iterable of int, optional
+        Seeds to run; None runs the experiment's.
     methods : sequence of str, optional
         Methods to run; None runs all.
     jobs : int, default 1
@@ -114,139 +73,294 @@ def run(name, seeds=range(5), methods=None, jobs=1, folder="results", threads=No
         Where the result file goes.
     threads : int, optional
         CPU threads for each run; None shares the cores among the jobs.
+    experiment : Experiment, optional
+        An experiment of one's own, such as :func:`~switcher_lib.experiments.read_experiment` returns.
+    dask : str, optional
+        Address of a dask cluster's scheduler that does the runs, or ``"local"`` for one on this machine. The workers
+        need this library and the data; this process alone writes.
+    redo : bool, default False
+        Whether to replace results that another version of a specification has made.
+    progress : bool, default True
+        Whether to show a progress bar.
 
     Returns
     -------
     Results
         All finished runs.
+
+    Raises
+    ------
+    ValueError
+        If a name is unknown, results of another specification are in the way, or a result that is needed is missing.
+    BlockingIOError
+        If another runner is at work on the same results.
+    OSError
+        If a result cannot be written; the file stays as it was.
     """
-    results = load(name, folder)    # raises where the name is not known
-    experiment = EXPERIMENTS[name]
+    experiment = experiment or get(name)
     for method in methods or ():
         if method not in experiment.methods:
             raise unknown_name("methods", method, experiment.methods, "method of this experiment")
+    seeds = experiment.seeds if seeds is None else tuple(seeds)
+    check_seeds(seeds)
+    for what, value in (("jobs", jobs), ("threads", threads)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{what}={value!r} must be an integer of at least 1.")
     threads = threads or max(1, (os.cpu_count() or 1) // jobs)
-    todo = [(method, seed) for seed in seeds for method in methods or experiment.methods
-            if results.find(method, seed, experiment.methods[method]) is None]
-    waiting = {task for task in todo if experiment.methods[task[0]].get("same_count_as")}
-    bar = progress_bar(len(todo), name)
-    for batch in ([t for t in todo if t not in waiting], [t for t in todo if t in waiting]):    # some need others' results
-        calls = (delayed(run_one)(name, method, seed, threads, _needed(experiment, results, method, seed), folder)
-                 for method, seed in batch)
-        for record in Parallel(n_jobs=jobs, return_as="generator_unordered")(calls):
-            results.add(record)
-            bar.update()
-    bar.close()
+    with Results.locked(Path(folder) / f"{name}.json") as results:
+        tasks = experiment.tasks(methods, seeds)
+        _refuse_other_specs(experiment, results, tasks, redo)
+        todo = [task for task in tasks if not _done(experiment, results, task)]
+        waiting = [task for task in todo if experiment.source(*task)]    # for others' results
+        for task in waiting:
+            if experiment.source(*task) not in todo:
+                _needed(experiment, results, task)    # says now what would be missing then
+        bar = progress_bar(len(todo), name, progress)
+        with _workers(jobs, dask) if todo else nullcontext() as work:
+            for batch in ([task for task in todo if task not in waiting], waiting):
+                calls = [(experiment, *task, threads, _needed(experiment, results, task)) for task in batch]
+                for record, files in work(calls) if calls else ():
+                    for suffix, content in files.items():
+                        results.write(content, results.path.with_name(f"{name}-{suffix}"))
+                    results.add(record)
+                    bar.update()
+        bar.close()
     return results
 
 
-def _needed(experiment, results, method, seed):
-    other = experiment.methods[method].get("same_count_as")
-    if other is None:
+@contextmanager
+def _workers(jobs, dask):
+    """Yield what does the runs, in processes here or on a cluster: from calls' arguments to results, as they come.
+
+    joblib's own dask backend hands over all results at the end: a kill would lose them.
+    """
+    if dask is None:
+        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+        yield lambda calls: parallel(joblib.delayed(run_one)(*call) for call in calls)
+        return
+    try:
+        from dask.distributed import Client, as_completed
+    except ImportError as error:
+        raise ValueError(f"dask={dask!r} needs the package distributed: pip install distributed.") from error
+    local = {"n_workers": jobs, "threads_per_worker": 1, "dashboard_address": None}
+    with Client(**(local if dask == "local" else {"address": dask})) as client:
+        if any(worker["nthreads"] > 1 for worker in client.scheduler_info(n_workers=-1)["workers"].values()):
+            raise ValueError(f"dask={dask!r}: a worker has several threads, but runs share a process's random numbers; start "
+                             "workers with --nthreads 1.")
+        yield lambda calls: (future.result() for future in as_completed(
+            [client.submit(run_one, *call, pure=False) for call in calls]))
+
+
+def _refuse_other_specs(experiment, results, tasks, redo):
+    for method, point, seed in () if redo else tasks:
+        old = results.find(method, point, seed)
+        spec = experiment.spec(method, point)
+        if old is not None and old["spec"] != spec:
+            raise ValueError(
+                f"{results.path} has a result of {method!r}{_at(point)} with seed {seed} that another specification made "
+                f"({differences(old['spec'], spec)}). Give redo=True (--redo) to replace it, or another folder.")
+
+
+def _at(point):
+    return "" if point is None else f" at {point:,}"
+
+
+def _done(experiment, results, task):
+    """Whether a task's result is there, made by its specification from its source's present result."""
+    record, source = results.find(*task, spec=experiment.spec(*task[:2])), experiment.source(*task)
+    if record is None or source is None:
+        return record is not None
+    other = results.find(*source, spec=experiment.spec(*source[:2]))
+    return other is not None and follows(record, other)
+
+
+def _needed(experiment, results, task):
+    """The record that a task takes its counts or structure from, or None."""
+    source = experiment.source(*task)
+    if source is None:
         return None
-    record = results.find(other, seed, experiment.methods[other])
+    record = results.find(*source, spec=experiment.spec(*source[:2]))
     if record is None:
-        raise ValueError(f"method {method!r} needs the result of {other!r} with seed {seed}; run that first.")
-    return {site: total - on for site, (total, on) in record["sites"].items()}
+        other, point, seed = source
+        raise ValueError(f"method {task[0]!r} needs the result of {other!r}{_at(point)} with seed {seed}; run that first.")
+    return record
 
 
-def run_one(name, method, seed, threads=1, off=None, folder="results"):
-    """Run one method with one seed and return its record.
+class _Once:
+    """A test split that can be looked at once."""
+
+    def __init__(self, split):
+        self._split = split
+
+    def take(self):
+        split, self._split = self._split, None
+        if split is None:
+            raise RuntimeError("the test split was looked at already; a run evaluates on it once, at the end.")
+        return split
+
+
+def run_one(experiment, method, point=None, seed=0, threads=1, other=None):
+    """Run one method at one operating point with one seed.
 
     Parameters
     ----------
-    name : str
-        One of :data:`~switcher_lib.experiments.specs.EXPERIMENTS`.
+    experiment : str or Experiment
+        The experiment, or its name.
     method : str
         One of its methods.
-    seed : int
+    point : int, optional
+        One of the method's operating points, if it has any.
+    seed : int, default 0
         Seed of everything random.
     threads : int, default 1
         CPU threads.
-    off : dict of str to int, optional
-        Neurons to switch off at each site, for methods that take another's count.
-    folder : str or Path, default "results"
-        Where a network is saved, if the method says so.
+    other : dict, optional
+        The record of the method whose counts or structure this one takes over.
 
     Returns
     -------
-    dict
-        ``spec``, ``seed``, test accuracy, neurons in all and on at each site, at the start and at the end, parameters,
-        MACs, training seconds, and where and with what it ran.
+    record : dict
+        ``spec``, ``seed``, test accuracy, neurons or connections in all and on at each site, at the start and at the
+        end, the structure itself (``mask``), parameters (those that are not 0), weights, MACs, training seconds, and
+        where and with what it ran.
+    files : dict of str to bytes
+        Endings of file names, and what goes into them.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        return _run_one(name, method, seed, threads, off, folder)
+        return _Run(get(experiment), method, point, seed, other).record(threads)
+    except Exception as error:
+        error.add_note(f"It was the run of {method!r}{_at(point)} with seed {seed}; what was finished before it is kept.")
+        raise
     finally:
         torch.set_num_threads(before)
 
 
-def _run_one(name, method, seed, threads, off, folder):
-    experiment = EXPERIMENTS[name]
-    spec = experiment.methods[method]
-    data = data_module.load(experiment.data)
-    if data.is_stand_in:
-        raise DataError(f"{experiment.data} could not be had, and an experiment never runs on a stand-in: {data.source}")
-    train = data.full_train
-    seed_everything(seed)
-    model = models.make(experiment.model)
-    start, sites, certificate, search_seconds = {}, {}, None, 0.0
-    if off is not None:
-        model, sites = _cut_at_random(model, data, off)
-        start = {key: on for key, (_, on) in sites.items()}
-    if spec["kind"] == "plain":
-        history = _train_plain(model, train, seed, {**spec["fit"], "task_sgd": spec["task_sgd"], "noise": spec.get("noise", 0.0)})
-        task_steps, switcher_steps, seconds = history.last["task_steps"], 0, history.last["seconds"]
-    else:
-        net = Switched(model, data.example, switcher=partial(SWITCHERS[spec["switcher"]], **spec["options"]), **spec["switched"])
+class _Run:
+    """One run: make the model, cut or search, train what is left, look at the test set once."""
+
+    def __init__(self, experiment, method, point, seed, other):
+        self.experiment, self.method, self.point, self.seed, self.other = experiment, method, point, seed, other
+        self.spec = experiment.spec(method, point)
+        self.data = data_module.load(experiment.data)
+        if self.data.is_stand_in:
+            raise DataError(f"{experiment.data} could not be had, and an experiment never runs on a stand-in: {self.data.source}")
+        tuning = experiment.tuning
+        self.train = self.data.train if tuning else self.data.full_train
+        self.test = _Once(self.data.validation if tuning else self.data.test)
+        self.sites, self.start, self.mask, self.certificate = {}, {}, {}, None
+        self.task_steps = self.switcher_steps = self.epochs = 0
+        self.seconds = self.search_seconds = 0.0
+        self.files = {}
+
+    def record(self, threads):
+        spec = self.spec
+        seed_everything(self.seed)
+        model = models.make(self.experiment.model, **spec.get("model", {}))
+        self.level = spec.get("switched", {}).get("level", "neuron")
+        with nullcontext() if self.other is None else torch.random.fork_rng(devices=[]):
+            if self.other is not None:
+                model = self._take_over(model)
+        if spec["kind"] == "plain":
+            self._train_plain(model, {**spec["fit"], "task_sgd": spec["task_sgd"], "noise": spec.get("noise", 0.0)}, self.seed)
+        else:
+            model = self._search(model)
+            self._train_plain(model, spec["finetune"], self.seed + 1000)
+        model = self._finish(model)
+        result = evaluate(model, self.test.take())    # the one look at the test set
+        places = macs_per_weight(model, self.data.example)
+        macs = sum(places.get(name, 0) * int((p != 0).sum()) for name, p in model.named_parameters())
+        return dict(
+            method=self.method, point=self.point, seed=self.seed, spec=spec, data=self.data.name, level=self.level,
+            train_examples=len(self.train), test_accuracy=result.accuracy, test_loss=result.loss, sites=self.sites,
+            on_at_start=self.start, mask=self.mask, parameters=count_nonzero_parameters(model),
+            weights=count_nonzero_weights(model), macs=macs, dense_macs=count_macs(model, self.data.example),
+            epochs=self.epochs, task_steps=self.task_steps, switcher_steps=self.switcher_steps,
+            seconds=round(self.seconds, 2), search_seconds=round(self.search_seconds, 2), certificate=self.certificate,
+            threads=threads, device="cpu", torch=torch.__version__, python=platform.python_version(), commit=_commit(),
+        ), self.files
+
+    def _search(self, model):
+        spec = self.spec
+        if "pretrain" in spec:
+            self._train_plain(model, spec["pretrain"], self.seed + 2000)
+        options = dict(spec.get("options", {}))
+        if "inside" in spec:
+            options = {"switcher": partial(SWITCHERS[spec["inside"]], **options), "seed": self.seed}
+        net = Switched(model, self.data.example, switcher=partial(SWITCHERS[spec["switcher"]], **options), **spec["switched"])
         if spec.get("untrained"):
             net.switcher.requires_grad_(False)
-        start = {key: int((s != 0).sum()) for key, s in net.train().factors().items()}
+        self.start = {key: int((s != 0).sum()) for key, s in net.train().factors().items()}
         settings = {**spec["fit"], "cost": ramp(**spec["fit"]["cost"]) if "cost" in spec["fit"] else 0.0}
-        history = fit(net, train, seed=seed, progress=False, task_optimizer=partial(SGD, **spec["task_sgd"]),
+        history = fit(net, self.train, seed=self.seed, progress=False, task_optimizer=partial(SGD, **spec["task_sgd"]),
                       switcher_optimizer=partial(Adam, **spec["switcher_adam"]), **settings)
-        sites = {key: list(pair) for key, pair in net.structure().sites.items()}
-        small = compact(net, train.images[:256])
-        model, certificate = small.model, small.certificate.relative_error
-        task_steps, switcher_steps = history.last["task_steps"], history.last["switcher_steps"]
-        seconds = search_seconds = history.last["seconds"]
-        again = dict(spec["finetune"])
-        if "until_epoch" in again:
-            again["epochs"] = again.pop("until_epoch") - len(history.records)
-        history = _train_plain(model, train, seed + 1000, again)
-        task_steps += history.last["task_steps"]
-        seconds += history.last["seconds"]
-        if spec.get("save") and seed == 0:
-            small.save(Path(folder) / f"{name}-{method}-0.safetensors")
-    result = evaluate(model, data.test)    # the one look at the test set
-    return dict(
-        method=method, seed=seed, spec=spec, data=data.name, train_examples=len(train), test_accuracy=result.accuracy,
-        test_loss=result.loss, sites=sites, on_at_start=start, parameters=count_parameters(model),
-        macs=count_macs(model, data.example), task_steps=task_steps, switcher_steps=switcher_steps,
-        seconds=round(seconds, 2), search_seconds=round(search_seconds, 2), certificate=certificate, threads=threads,
-        device="cpu", torch=torch.__version__, python=platform.python_version(), commit=_commit(),
-    )
+        self._count(history)
+        self.search_seconds = history.last["seconds"]
+        self._note(net)
+        if self.level == "connection":
+            return keep_zeros(fold(net))
+        small = compact(net, self.train.images[:256])
+        self.certificate = small.certificate.relative_error
+        self.small = small
+        return small.model
 
+    def _note(self, net):
+        """Keep the structure of a network: the counts, and which."""
+        with torch.no_grad():
+            on = {key: s != 0 for key, s in net.eval().factors().items()}
+        self.sites = {key: [mask.numel(), int(mask.sum())] for key, mask in on.items()}
+        self.mask = {key: pack(mask) for key, mask in on.items()}
 
-def _train_plain(model, train, seed, settings):
-    """Train a network without a switcher; with noise on its activations if the settings say so."""
-    settings = dict(settings)
-    sgd, noise = partial(SGD, **settings.pop("task_sgd")), settings.pop("noise", 0.0)
-    net = model
-    if noise:    # a switcher that leaves every factor at 1 and brings the noise
-        net = Switched(model, train.images[:2], switcher=partial(RandomSwitcher, off=0.0), noise=noise, switch_inputs=True)
-    return fit(net, train, seed=seed, progress=False, task_optimizer=sgd, **settings)
+    def _take_over(self, model):
+        """Give an untrained network another method's structure, or as much of a random one."""
+        self.level = self.other.get("level", "neuron")
+        if "same_structure_as" in self.spec:
+            def make(sites):
+                return FixedSwitcher(sites, {site.key: unpack(self.other["mask"][site.key], site.shape) for site in sites})
+        else:
+            make = partial(RandomSwitcher, off={key: total - on for key, (total, on) in self.other["sites"].items()})
+        options = {"switch_inputs": "input" in self.other["sites"]} if self.level == "neuron" else {"level": self.level}
+        net = Switched(model, self.data.example, switcher=make, **options)
+        self._note(net)
+        self.start = {key: on for key, (_, on) in self.sites.items()}
+        return keep_zeros(fold(net)) if self.level == "connection" else compact(net, self.data.example).model
 
+    def _train_plain(self, model, settings, seed):
+        """Train a network without a switcher; with noise on its activations if the settings say so."""
+        settings = dict(settings)
+        if "until_epoch" in settings:
+            settings["epochs"] = settings.pop("until_epoch") - self.epochs
+        sgd, noise = partial(SGD, **settings.pop("task_sgd")), settings.pop("noise", 0.0)
+        net = model
+        if noise:    # a switcher that leaves every factor at 1 and brings the noise
+            net = Switched(model, self.train.images[:2], switcher=partial(RandomSwitcher, off=0.0), noise=noise, switch_inputs=True)
+        self._count(fit(net, self.train, seed=seed, progress=False, task_optimizer=sgd, **settings))
 
-def _cut_at_random(model, data, off):
-    """Cut as many random neurons out of an untrained network as another method switched off; return also the sites."""
-    net = Switched(model, data.example, switcher=partial(RandomSwitcher, off=off), switch_inputs="input" in off)
-    return compact(net, data.example).model, {site.key: [site.size, site.size - off[site.key]] for site in net.sites}
+    def _count(self, history):
+        self.task_steps += history.last["task_steps"]
+        self.switcher_steps += history.last["switcher_steps"]
+        self.seconds += history.last["seconds"]
+        self.epochs += len(history.records)
+
+    def _finish(self, model):
+        """What is left to do after the last step: fold BatchNorm, leave out what connections have cut off, save."""
+        if self.level == "connection":
+            self.small = compact(model, self.train.images[:256])
+            self.certificate, model = self.small.certificate.relative_error, self.small.model
+        if self.spec.get("model", {}).get("batch_norm"):
+            model = fold_batchnorm(model)
+        if self.spec.get("save") and self.seed == 0:
+            with tempfile.TemporaryDirectory() as folder:
+                self.small.save(path := Path(folder) / "network.safetensors")
+                at = "" if self.point is None else f"-{self.point}"
+                self.files[f"{self.method}{at}-0.safetensors"] = path.read_bytes()
+        return model
 
 
 def _commit():
     try:
-        return subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True,
+                              check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None

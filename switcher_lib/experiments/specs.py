@@ -1,6 +1,33 @@
-"""Specifications: what each experiment asks and, as plain data, how each of its methods is run."""
+"""What an experiment is: plain data that says, for each method and operating point, how it is run."""
 
+import inspect
+import json
 from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.optim import SGD, Adam
+
+from switcher_lib import data as data_module
+from switcher_lib import models
+from switcher_lib.errors import unknown_name
+from switcher_lib.gates import GATES
+from switcher_lib.switched import DEFAULT_SWITCHER, Switched
+from switcher_lib.switchers import SWITCHERS
+from switcher_lib.training import _check, fit
+
+KINDS = ("plain", "switched")
+FIELDS = {
+    "kind": "plain or switched", "model": "options of the model", "fit": "arguments of fit()", "task_sgd": "arguments of SGD",
+    "noise": "of a plain network's activations", "pretrain": "a plain fit() before the search", "switcher": "its name",
+    "options": "arguments of the switcher", "inside": "the switcher that a shuffled one feeds", "switched": "arguments of Switched",
+    "switcher_adam": "arguments of Adam", "finetune": "a plain fit() of what is left", "untrained": "the switcher never learns",
+    "same_count_as": "method whose counts a random cut takes over", "same_structure_as": "method whose structure is taken over",
+    "save": "keep the network of seed 0",
+}
+SWITCHED_ONLY = {"switcher", "options", "inside", "switched", "switcher_adam", "pretrain", "finetune", "untrained", "save"}
+PLAIN_FIT = {"epochs", "until_epoch", "batch_size", "schedule", "noise", "task_sgd"}    # of pretrain and finetune
+NO_DATA = {"net", "data", "progress", "seed", "task_optimizer", "switcher_optimizer", "loss_fn", "augment", "checkpoint"}
 
 
 @dataclass(frozen=True)
@@ -15,20 +42,303 @@ class Experiment:
         Name for :func:`switcher_lib.models.make`.
     data : str
         Name for :func:`switcher_lib.data.load`.
-    methods : dict of str to dict
-        Plain data. ``kind`` is ``"plain"`` or ``"switched"``; the other entries are arguments: of
-        :class:`~switcher_lib.Switched` (``switched``), of the switcher (``options``), of :func:`~switcher_lib.fit`
-        (``fit``), of the optimizers (``task_sgd``, ``switcher_adam``) and of a second :func:`~switcher_lib.fit` on the
-        compacted network (``finetune``). ``same_count_as`` names a method whose number of neurons off at each site is taken over by a
-        random choice, cut out before training. ``noise`` trains a plain network with noise on all activations, pixels
-        included. ``until_epoch`` makes the second fit end where both have had that many epochs. ``untrained`` keeps
-        the switcher from learning, ``save`` keeps the network of seed 0.
+    methods : dict
+        For each method a specification, or one for each operating point: {point: specification}, the point a number of
+        parameters. A specification is plain data. ``kind`` is ``"plain"`` or ``"switched"``; the other entries are
+        arguments: of the model (``model``), of :class:`~switcher_lib.Switched` (``switched``), of the switcher
+        (``switcher``, ``options``, ``inside``), of :func:`~switcher_lib.fit` (``fit``), of the optimizers (``task_sgd``,
+        ``switcher_adam``), of a plain fit before the search (``pretrain``) and of one of what is left after it
+        (``finetune``). ``same_count_as`` names a method whose number of neurons off at each site is taken over by a
+        random choice; ``same_structure_as`` one whose very structure is, on fresh weights. ``noise`` trains a plain
+        network with noise on all activations, pixels included. ``until_epoch`` makes the last fit end where all have
+        had that many epochs. ``untrained`` keeps the switcher from learning, ``save`` keeps the network of seed 0.
+    seeds : tuple of int, default (0, 1, 2, 3, 4)
+        The seeds of a complete row.
+    epochs : int, optional
+        Epochs of task steps that every run must have had; None leaves it open.
+    controls : tuple of str, default ()
+        Methods without which no table is printed.
+    curve : bool, default False
+        Whether each searched method must have at least five operating points.
+    tuning : bool, default False
+        Whether this is where settings are chosen: trained on the training split without the validation part, judged on
+        that part. The test split stays out of it.
+
+    Raises
+    ------
+    ValueError
+        If anything is unknown, missing or out of its range; the message says where.
     """
 
     question: str
     model: str
     data: str
     methods: dict
+    seeds: tuple = (0, 1, 2, 3, 4)
+    epochs: int | None = None
+    controls: tuple = ()
+    curve: bool = False
+    tuning: bool = False
+
+    def __post_init__(self):
+        for name, value, known, kind in (("model", self.model, models.known(), "model"),
+                                         ("data", self.data, data_module.known(), "data set")):
+            if value not in known:
+                raise unknown_name(name, value, known, kind)
+        if not isinstance(self.methods, dict) or not self.methods:
+            raise ValueError(f"methods={self.methods!r} must name at least one method: {{name: specification}}.")
+        check_seeds(self.seeds)
+        if self.epochs is not None and not _at_least_one(self.epochs):
+            raise ValueError(f"epochs={self.epochs!r} must be None or an integer of at least 1.")
+        for name in self.controls:
+            if name not in self.methods:
+                raise unknown_name("controls", name, self.methods, "method of this experiment")
+        for method, spec in self.methods.items():
+            if not isinstance(spec, dict) or not spec:
+                raise ValueError(f"{method}: {spec!r} must be a specification, or {{operating point: specification}}.")
+            for point in self.points(method):
+                if point is not None and not _at_least_one(point):
+                    raise ValueError(f"{method}: {point!r} is no operating point, a number of parameters of at least 1; and a "
+                                     "specification has a 'kind'.")
+                check_spec(self.spec(method, point), _where(method, point), self.model)
+        for method in self.methods:
+            for point in self.points(method):
+                self._check_source(method, point, _where(method, point))
+
+    def _check_source(self, method, point, where):
+        """A structure can be taken over if another method finds it, at the same operating point or at its only one."""
+        for part in ("same_count_as", "same_structure_as"):
+            other = self.spec(method, point).get(part)
+            if other is None:
+                continue
+            if other not in self.methods:
+                raise unknown_name(f"{where}: {part}", other, self.methods, "method of this experiment")
+            if point not in (points := self.points(other)) and points != (None,):
+                raise ValueError(f"{where}: {part}={other!r} has no such operating point, only {', '.join(map(str, points))}.")
+            source = self.spec(other, point if point in points else None)
+            if any(part in source for part in ("same_count_as", "same_structure_as")):
+                raise ValueError(f"{where}: {part}={other!r} takes its structure over from another method itself; name one "
+                                 "that finds its own.")
+            if source["kind"] != "switched":
+                raise ValueError(f"{where}: {part}={other!r} is plain and has no structure to take over.")
+
+    def points(self, method):
+        """Return a method's operating points; (None,) if it has none."""
+        spec = self.methods[method]
+        return (None,) if "kind" in spec else tuple(spec)
+
+    def spec(self, method, point=None):
+        """Return the specification of a method at an operating point."""
+        spec = self.methods[method]
+        return spec if "kind" in spec else spec[point]
+
+    def source(self, method, point=None, seed=0):
+        """Return the (method, point, seed) whose result a task takes its structure or counts from, or None.
+
+        Parameters
+        ----------
+        method : str
+            One of the methods.
+        point : int, optional
+            One of its operating points, if it has any.
+        seed : int, default 0
+            The seed.
+        """
+        spec = self.spec(method, point)
+        other = spec.get("same_count_as") or spec.get("same_structure_as")
+        return None if other is None else (other, point if point in self.points(other) else None, seed)
+
+    def tasks(self, methods=None, seeds=None):
+        """Return every (method, point, seed), for some methods and seeds or for all."""
+        return [(method, point, seed) for seed in (self.seeds if seeds is None else seeds)
+                for method in (methods or self.methods) for point in self.points(method)]
+
+
+def check_spec(spec, where, model="lenet_300_100"):
+    """Check a specification by itself, before anything is trained.
+
+    Parameters
+    ----------
+    spec : dict
+        The specification.
+    where : str
+        What to call it in an error.
+    model : str, default "lenet_300_100"
+        Whose options it may set.
+
+    Raises
+    ------
+    ValueError
+        If a field is unknown, missing, without a meaning or out of its range; the message names it.
+    """
+    if not isinstance(spec, dict):
+        raise ValueError(f"{where}: {spec!r} must be a specification: an object with the fields {', '.join(FIELDS)}.")
+    _only(where, "specification", spec, FIELDS)
+    if spec.get("kind") not in KINDS:
+        raise unknown_name(f"{where}: kind", spec.get("kind"), KINDS, "kind")
+    if "same_count_as" in spec and "same_structure_as" in spec:
+        raise ValueError(f"{where}: same_count_as and same_structure_as exclude each other.")
+    try:
+        plain = json.loads(json.dumps(spec)) == spec
+    except TypeError:
+        plain = False
+    if not plain:
+        raise ValueError(f"{where}: the specification must be plain data that JSON gives back as it was: numbers, texts, lists "
+                         "and objects whose keys are texts.")
+    switched = spec["kind"] == "switched"
+    for name in sorted(({"noise", "same_count_as", "same_structure_as"} if switched else SWITCHED_ONLY) & set(spec)):
+        raise ValueError(f"{where}: {name} has no meaning with kind={spec['kind']!r}" + (
+            "; noise belongs into switched, pretrain and finetune." if name == "noise" else "."))
+    _needs(where, "specification", spec, FIELDS, ("fit", "task_sgd") + (
+        ("switcher", "switched", "switcher_adam", "finetune") if switched else ()))
+    for name in ("model", "fit", "task_sgd", "options", "switched", "switcher_adam", "pretrain", "finetune"):
+        if not isinstance(spec.get(name, {}), dict):
+            raise ValueError(f"{where}: {name}={spec[name]!r} must be an object.")
+    _only(where, "model", spec.get("model", {}), inspect.signature(getattr(models, model)).parameters)
+    _check_fit(where, "fit", spec["fit"])
+    _check_optimizer(where, "task_sgd", SGD, spec["task_sgd"])
+    _check_noise(where, "noise", spec.get("noise", 0.0))
+    if switched:
+        _check_optimizer(where, "switcher_adam", Adam, spec["switcher_adam"])
+        _check_switched(where, spec)
+        for part in [part for part in ("pretrain", "finetune") if part in spec]:
+            _check_plain_fit(where, part, spec[part], {**spec["fit"], "before": spec.get("pretrain", {}).get("epochs", 0)})
+
+
+def _check_switched(where, spec):
+    """Names and arguments of the switcher and of Switched."""
+    _only(where, "switched", spec["switched"], set(inspect.signature(Switched).parameters) - {"model", "example", "switcher", "gate"})
+    if (level := spec["switched"].get("level", "neuron")) not in DEFAULT_SWITCHER:
+        raise unknown_name(f"{where}: level", level, DEFAULT_SWITCHER, "level")
+    _check_noise(where, "switched: noise", spec["switched"].get("noise", 0.0))
+    for field in ("switcher", "inside"):
+        if field in spec and spec[field] not in SWITCHERS:
+            raise unknown_name(f"{where}: {field}", spec[field], SWITCHERS, "switcher")
+    if (spec["switcher"] == "shuffled") != ("inside" in spec):
+        raise ValueError(f"{where}: inside ({FIELDS['inside']}) and switcher='shuffled' need each other.")
+    name = spec.get("inside", spec["switcher"])
+    if level not in SWITCHERS[name].levels:
+        raise ValueError(f"{where}: switcher={name!r} cannot be used at level={level!r}.")
+    options, known = spec.get("options", {}), dict(inspect.signature(SWITCHERS[name]).parameters)
+    del known["sites"]
+    _only(where, f"options of {name}", options, known)
+    _needs(where, f"options of {name}", options, {}, [key for key, p in known.items() if p.default is p.empty])
+    if "gate" in options and options["gate"] not in GATES:
+        raise unknown_name(f"{where}: gate", options["gate"], GATES, "gate")
+
+
+def _check_plain_fit(where, part, settings, search):
+    """Arguments of a plain fit before or after the search, which must leave it at least an epoch."""
+    _only(where, part, settings, PLAIN_FIT)
+    _needs(where, part, settings, FIELDS, ("task_sgd",))
+    if ("epochs" in settings) == ("until_epoch" in settings):
+        raise ValueError(f"{where}: {part} must have either epochs or until_epoch.")
+    until = settings.get("until_epoch")
+    done = search.get("epochs", 20) + search["before"] if part == "finetune" else 0
+    if until is not None and not (_at_least_one(until) and until > done):
+        raise ValueError(f"{where}: {part}: until_epoch={until!r} must be an integer above the {done} epochs before it.")
+    _check_noise(where, f"{part}: noise", settings.get("noise", 0.0))
+    _check_optimizer(where, f"{part}: task_sgd", SGD, settings["task_sgd"])
+    own = ("until_epoch", "noise", "task_sgd")
+    _check_fit(where, part, {name: value for name, value in settings.items() if name not in own})
+
+
+def _check_fit(where, part, settings):
+    """Arguments of fit(), with the cost's ramp as an object."""
+    _only(where, part, settings, set(inspect.signature(fit).parameters) - NO_DATA)
+    defaults = {name: p.default for name, p in inspect.signature(fit).parameters.items()}
+    try:
+        if "cost" in settings:
+            if not isinstance(settings["cost"], dict) or set(settings["cost"]) != {"start", "end", "until"}:
+                raise ValueError(f"cost={settings['cost']!r} must be an object with start, end and until")
+            ramp(**settings["cost"])
+        if settings.get("schedule", "cosine") not in ("cosine", "constant"):
+            raise unknown_name("schedule", settings["schedule"], ("cosine", "constant"), "schedule")
+        names = ("epochs", "batch_size", "every", "warmup", "freeze", "stop_at")
+        _check(**{name: settings.get(name, defaults[name]) for name in names}, cost=0.0)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: {part}: {error}") from error
+
+
+def _check_optimizer(where, part, optimizer, arguments):
+    """Arguments of an optimizer, which is made once to hear what it says to them."""
+    if not isinstance(arguments, dict):
+        raise ValueError(f"{where}: {part}={arguments!r} must be an object.")
+    _only(where, part, arguments, set(inspect.signature(optimizer).parameters) - {"params"})
+    try:
+        optimizer([torch.zeros(1, requires_grad=True)], **arguments)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{where}: {part}: {error}") from error
+
+
+def _check_noise(where, part, noise):
+    if not isinstance(noise, (int, float)) or not 0 <= noise < float("inf"):
+        raise ValueError(f"{where}: {part}={noise!r} must be a number of at least 0.")
+
+
+def check_seeds(seeds):
+    """Check that ``seeds`` are different integers of at least 0, one or more; else raise a ``ValueError``."""
+    good = isinstance(seeds, (tuple, list, range)) and all(type(seed) is int and seed >= 0 for seed in seeds)
+    if not good or not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds={seeds!r} must be different integers of at least 0, one or more.")
+
+
+def _where(method, point):
+    return method if point is None else f"{method} at {point}"
+
+
+def _at_least_one(value):
+    return type(value) is int and value >= 1
+
+
+def _only(where, what, given, known):
+    for name in given:
+        if name not in known:
+            raise unknown_name(f"{where}: {what}", name, known, "field")
+
+
+def _needs(where, what, given, meaning, needed):
+    for name in needed:
+        if name not in given:
+            raise ValueError(f"{where}: the {what} has no {name!r}{f' ({meaning[name]})' if name in meaning else ''}.")
+
+
+def read_experiment(path):
+    """Read an experiment of one's own from a JSON file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file: an object with the attributes of :class:`Experiment`.
+
+    Returns
+    -------
+    Experiment
+
+    Raises
+    ------
+    ValueError
+        If the file is no JSON, or has unknown or missing fields.
+    """
+    known = set(Experiment.__dataclass_fields__)
+    try:
+        content = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}; it must be an object with the fields {', '.join(sorted(known))}.")
+    for name in content:
+        if name not in known:
+            raise unknown_name(f"{path}: experiment", name, known, "field")
+    if missing := {"question", "model", "data", "methods"} - set(content):
+        raise ValueError(f"{path} has no {', '.join(sorted(missing))}.")
+    if isinstance(content["methods"], dict):    # JSON's keys are texts, an operating point is a number
+        content["methods"] = {name: {int(point) if point.isdecimal() else point: one for point, one in spec.items()}
+                              if isinstance(spec, dict) else spec for name, spec in content["methods"].items()}
+    try:
+        return Experiment(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def ramp(start, end, until):
@@ -45,55 +355,14 @@ def ramp(start, end, until):
     -------
     callable
         From progress in [0, 1] to λ.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range.
     """
+    for name, value, good, allowed in (("start", start, start >= 0, "at least 0"), ("end", end, end >= 0, "at least 0"),
+                                       ("until", until, 0 < until <= 1, "in (0, 1]")):
+        if not good:
+            raise ValueError(f"{name}={value!r} must be {allowed}.")
     return lambda t: start + (end - start) * min(1.0, t / until)
-
-
-SGD = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
-NOISE = 0.3    # of the factors' activations while training; what it does by itself is one of the controls
-EPOCHS = 20
-
-# Search by alternate learning until the network is small enough, compact, train what is left: EPOCHS in all.
-SEARCH = {
-    "kind": "switched", "switcher": "row", "options": {"gate": "clamp_centred", "spread": 0.1},
-    "switched": {"refresh": 4, "noise": NOISE}, "fit": {"epochs": 10, "every": 4, "schedule": "constant", "stop_at": 170_000},
-    "task_sgd": {**SGD, "weight_decay": 0.0}, "switcher_adam": {"lr": 2e-3, "fused": True},
-    "finetune": {"until_epoch": EPOCHS, "noise": NOISE, "task_sgd": SGD},
-}
-DENSE = {"kind": "plain", "fit": {"epochs": EPOCHS}, "task_sgd": SGD}
-
-FREE = Experiment(
-    question="LeNet-300-100 on MNIST with no sparsity term: what does the switcher switch off, and at what price?",
-    model="lenet_300_100", data="mnist",
-    methods={
-        "dense": DENSE,
-        "dense, equal total steps": {**DENSE, "fit": {"epochs": EPOCHS + 2}},    # the search's switcher steps are fewer
-        "dense with noise": {**DENSE, "noise": NOISE},
-        "switcher": SEARCH,
-        "untrained switcher": {**SEARCH, "untrained": True},
-        "free gates": {**SEARCH, "switcher": "free", "options": {"gate": "clamp_centred", "spread": 0.02}},
-        "random": {**DENSE, "same_count_as": "switcher"},
-        "random with noise": {**DENSE, "same_count_as": "switcher", "noise": NOISE},
-    },
-)
-
-COST_SEARCH = {
-    "kind": "switched", "switcher": "row", "options": {"reads": "both", "saturation": 0.3},
-    "switched": {"refresh": 4, "noise": NOISE, "switch_inputs": True},
-    "fit": {"epochs": 16, "every": 4, "cost": {"start": 0.0, "end": 3.0, "until": 0.8}, "stop_at": 33_300},
-    "task_sgd": SGD, "switcher_adam": {"lr": 1e-3, "fused": True},
-    "finetune": {"epochs": 28, "noise": NOISE, "task_sgd": {**SGD, "lr": 0.03, "weight_decay": 2e-4}},
-}
-
-COST = Experiment(
-    question="LeNet-300-100 on MNIST with the cost term, pixels switched too: how small at 98.2 %?",
-    model="lenet_300_100", data="mnist",
-    methods={
-        "switcher": {**COST_SEARCH, "save": True},
-        "free gates": {**COST_SEARCH, "switcher": "free", "options": {"saturation": 0.3}},
-        "random with noise": {"kind": "plain", "same_count_as": "switcher", "fit": {"epochs": 33, "schedule": "cosine"},
-                              "noise": NOISE, "task_sgd": {**SGD, "weight_decay": 2e-4}},
-    },
-)
-
-EXPERIMENTS = {"lenet300-free": FREE, "lenet300-cost": COST}

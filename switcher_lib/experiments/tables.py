@@ -1,7 +1,10 @@
 """Tables made of results alone: mean and standard deviation over the seeds."""
 
+import math
 import statistics
 from dataclasses import dataclass
+
+from switcher_lib.experiments.protocol import check
 
 
 @dataclass(frozen=True)
@@ -12,6 +15,8 @@ class Row:
     ----------
     method : str
         Name of the method.
+    point : int or None
+        The operating point.
     seeds : tuple of int
         The seeds behind the numbers.
     accuracy : (float, float)
@@ -21,10 +26,11 @@ class Row:
     off_at_start : (float, float)
         Hidden neurons off before training, percent.
     parameters, macs, seconds : (float, float)
-        Of the network that was evaluated; training time.
+        Of the network that was evaluated, zeros not counted; training time.
     """
 
     method: str
+    point: int | None
     seeds: tuple
     accuracy: tuple
     off: tuple
@@ -34,8 +40,8 @@ class Row:
     seconds: tuple
 
 
-def table(results, methods=None):
-    """Return one :class:`Row` for each method.
+def table(results, methods=None, experiment=None):
+    """Return one :class:`Row` for each method and operating point.
 
     Parameters
     ----------
@@ -43,19 +49,32 @@ def table(results, methods=None):
         From :func:`switcher_lib.experiments.load`.
     methods : sequence of str, optional
         Which methods, in this order; None takes all.
+    experiment : Experiment, optional
+        With it, results that break the rules of comparison are refused; see :mod:`switcher_lib.experiments.protocol`.
 
     Returns
     -------
     list of Row
-        Methods without a finished run are left out.
+        Methods and points without a finished run are left out.
+
+    Raises
+    ------
+    ProtocolError
+        If a result may not stand in a table.
     """
-    names = methods or sorted({r["method"] for r in results.runs})
-    return [_row(name, results.of(name)) for name in names if results.of(name)]
+    names = list(methods or (experiment.methods if experiment else sorted({r["method"] for r in results.runs})))
+    if experiment is not None:
+        check(results, experiment, names)
+    rows = []
+    for name in names:
+        points = sorted({r.get("point") for r in results.runs if r["method"] == name}, key=lambda p: (p is None, p or 0), reverse=True)
+        rows += [_row(name, point, results.of(name, point)) for point in points]
+    return rows
 
 
-def _row(name, runs):
+def _row(name, point, runs):
     return Row(
-        method=name, seeds=tuple(r["seed"] for r in runs),
+        method=name, point=point, seeds=tuple(r["seed"] for r in runs),
         accuracy=mean_std([100 * r["test_accuracy"] for r in runs]),
         off=mean_std([_off({key: on for key, (_, on) in r["sites"].items()}, r) for r in runs]),
         off_at_start=mean_std([_off(r["on_at_start"], r) for r in runs]),
@@ -65,23 +84,26 @@ def _row(name, runs):
 
 
 def _off(on, run):
-    """Percent of the hidden neurons (not of the inputs) that are off."""
+    """Percent of the hidden neurons (not of the inputs), or of the connections, that are off."""
     hidden = {key: total for key, (total, _) in run["sites"].items() if not key.startswith("input")}
-    return 100 * (1 - sum(on[key] for key in hidden) / sum(hidden.values())) if hidden else 0.0
+    return 100 * (1 - sum(on.get(key, math.nan) for key in hidden) / sum(hidden.values())) if hidden else 0.0
 
 
 def mean_std(values):
-    """Return mean and sample standard deviation (0 for a single value)."""
+    """Return mean and sample standard deviation of ``values`` (0 for a single one; NaN if one is not known)."""
+    if any(map(math.isnan, values)):
+        return math.nan, math.nan
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def text(rows):
     """Return the rows as an aligned table."""
-    width = max((len(row.method) for row in rows), default=6)
-    lines = [f"{'method':{width}}  {'accuracy %':>15}  {'hidden off %':>14}  {'at step 0':>9}  {'parameters':>18}  "
-             f"{'MACs':>9}  {'seconds':>7}  seeds"]
-    for row in rows:
-        lines.append(f"{row.method:{width}}  {row.accuracy[0]:7.3f} ± {row.accuracy[1]:5.3f}  {row.off[0]:6.1f} ± {row.off[1]:5.1f}  "
+    labels = [row.method if row.point is None else f"{row.method} at {row.point:,}" for row in rows]
+    width = max((len(label) for label in labels), default=6)
+    lines = [f"{'method':{width}}  {'accuracy %':>15}  {'off %':>14}  {'at step 0':>9}  {'parameters':>18}  {'MACs':>9}  "
+             f"{'seconds':>7}  seeds"]
+    for label, row in zip(labels, rows):
+        lines.append(f"{label:{width}}  {row.accuracy[0]:7.3f} ± {row.accuracy[1]:5.3f}  {row.off[0]:6.1f} ± {row.off[1]:5.1f}  "
                      f"{row.off_at_start[0]:9.1f}  {row.parameters[0]:9,.0f} ± {row.parameters[1]:6,.0f}  {row.macs[0]:9,.0f}  "
                      f"{row.seconds[0]:7.1f}  {','.join(map(str, row.seeds))}")
     return "\n".join(lines)

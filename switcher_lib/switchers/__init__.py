@@ -2,16 +2,27 @@
 
 from switcher_lib.errors import unknown_name
 from switcher_lib.switchers.base import Switcher, weight_blocks
+from switcher_lib.switchers.entry import EntrySwitcher
+from switcher_lib.switchers.fixed import FixedSwitcher, RandomSwitcher
 from switcher_lib.switchers.free import FreeGates
-from switcher_lib.switchers.random import RandomSwitcher
+from switcher_lib.switchers.hard_concrete import HardConcreteSwitcher
+from switcher_lib.switchers.magnitude import BudgetSwitcher, MagnitudeSwitcher, keep_within
 from switcher_lib.switchers.row import RowSwitcher
+from switcher_lib.switchers.scl import SCLSwitcher
+from switcher_lib.switchers.shuffled import ShuffledSwitcher
+from switcher_lib.switchers.slimming import SlimmingSwitcher
 from switcher_lib.switchers.stats import StatsSwitcher, row_statistics
 from switcher_lib.switchers.unet import UNetSwitcher
 
-SWITCHERS = {"row": RowSwitcher, "unet": UNetSwitcher, "stats": StatsSwitcher, "free": FreeGates, "random": RandomSwitcher}
+SWITCHERS = {
+    "row": RowSwitcher, "unet": UNetSwitcher, "stats": StatsSwitcher, "entry": EntrySwitcher, "free": FreeGates,
+    "scl": SCLSwitcher, "hard_concrete": HardConcreteSwitcher, "slimming": SlimmingSwitcher, "magnitude": MagnitudeSwitcher,
+    "random": RandomSwitcher, "fixed": FixedSwitcher, "shuffled": ShuffledSwitcher,
+}
 
-__all__ = ["FreeGates", "RandomSwitcher", "RowSwitcher", "SWITCHERS", "StatsSwitcher", "Switcher", "UNetSwitcher", "make",
-           "row_statistics", "weight_blocks"]
+__all__ = ["BudgetSwitcher", "EntrySwitcher", "FixedSwitcher", "FreeGates", "HardConcreteSwitcher", "MagnitudeSwitcher",
+           "RandomSwitcher", "RowSwitcher", "SCLSwitcher", "SWITCHERS", "ShuffledSwitcher", "SlimmingSwitcher",
+           "StatsSwitcher", "Switcher", "UNetSwitcher", "keep_within", "make", "row_statistics", "weight_blocks"]
 
 
 def make(switcher, sites, gate=None):
@@ -20,8 +31,8 @@ def make(switcher, sites, gate=None):
     Parameters
     ----------
     switcher : str or callable
-        A name (``row``, ``unet``, ``stats``, ``free``, ``random``), or a factory that takes the sites, such as
-        ``partial(sl.RowSwitcher, hidden=64)``.
+        A key of :data:`SWITCHERS`, or a factory that takes the sites, such as ``partial(sl.RowSwitcher, hidden=64)``.
+        Some need arguments (a budget, factors), so that only a factory will do.
     sites : sequence of Site
         Where the task network is switched.
     gate : str or callable, optional
@@ -46,7 +57,12 @@ def make(switcher, sites, gate=None):
     if isinstance(switcher, Switcher) or not callable(switcher):
         raise TypeError(f"switcher={switcher!r} must be a name or a factory of sites, such as RowSwitcher or "
                         f"partial(RowSwitcher, hidden=64). Known names: {', '.join(sorted(SWITCHERS))}.")
-    made = switcher(sites) if gate is None else switcher(sites, gate=gate)
+    try:
+        made = switcher(sites) if gate is None else switcher(sites, gate=gate)
+    except TypeError as error:
+        raise TypeError(f"switcher={getattr(switcher, '__name__', switcher)!s} cannot be made from sites"
+                        f"{'' if gate is None else f' and gate={gate!r}'} alone ({error}); give what it needs by "
+                        "partial(...).") from error
     if not isinstance(made, Switcher):
         raise TypeError(f"switcher={switcher!r} made a {type(made).__name__}; it must make a Switcher.")
     return made

@@ -7,22 +7,33 @@ from switcher_lib import gates
 
 
 class Switcher(nn.Module):
-    """From the parameters θ to one factor for each neuron: s = s_ψ(θ).
+    """From the parameters θ to one factor for each neuron, or each connection: s = s_ψ(θ).
 
     A subclass writes :meth:`scores`, or :meth:`forward` where it has no gate; every other hook has a default.
 
     Parameters
     ----------
-    sites : sequence of Site
+    sites : sequence of Site or of Connections
         Where the task network is switched.
     gate : str or callable, default "clamp"
         Maps scores in (-inf, inf) to factors; see :mod:`switcher_lib.gates`.
     saturation : float, optional
         Above 0. How the cost term counts a neuron with factor s; see :meth:`p_on`.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range, or the sites are of a level that this switcher cannot read.
     """
+
+    levels = ("neuron", "connection")    # what it can switch
 
     def __init__(self, sites, gate="clamp", saturation=None):
         super().__init__()
+        level = "connection" if any(site.kind == "connection" for site in sites) else "neuron"
+        if level not in self.levels:
+            raise ValueError(f"switcher={type(self).__name__} cannot be used at level={level!r}: it reads "
+                             f"{' and '.join(f'{one}s' for one in self.levels)} only.")
         if saturation is not None and not saturation > 0:
             raise ValueError(f"saturation={saturation!r} must be None or above 0.")
         self.saturation = saturation
@@ -30,11 +41,11 @@ class Switcher(nn.Module):
         self.gates = nn.ModuleDict({site.key: gates.make(gate) for site in self.sites})
 
     def scores(self, params):
-        """Return {site.key: scores (n,)} for the parameters {name: tensor}."""
+        """Return {site.key: scores of the site's shape} for the parameters {name: tensor}."""
         raise NotImplementedError(f"{type(self).__name__} must write scores() or forward().")
 
     def forward(self, params):
-        """Return {site.key: factors (n,)} for the parameters {name: tensor}."""
+        """Return {site.key: factors of the site's shape} for the parameters {name: tensor}."""
         return {key: self.gates[key](a) for key, a in self.scores(params).items()}
 
     def p_on(self, factors):
@@ -51,6 +62,8 @@ class Switcher(nn.Module):
             {site.key: (n,)}.
         """
         if self.saturation is None:
+            if all(isinstance(gate, gates.Step) for gate in self.gates.values()):
+                return factors    # 0 and 1 count as they are, and the cost's gradient goes straight through, too
             # not clamp(max=1), whose gradient at exactly 1 differs between versions of PyTorch: here it is 0, so that a
             # factor that has reached its bound is the loss's alone
             return {key: torch.where(s < 1, s, 1.0) for key, s in factors.items()}
@@ -62,8 +75,8 @@ class Switcher(nn.Module):
         """Return what the switcher adds to the task network's loss; 0 by default."""
         return 0.0
 
-    def after_step(self, params, t):
-        """Do what a schedule asks for after a step, at progress ``t`` in [0, 1]; nothing by default."""
+    def after_step(self, net, t):
+        """Do what a schedule asks for after a task step of ``net``, at progress ``t`` in (0, 1]; nothing by default."""
 
     @property
     def learns(self):

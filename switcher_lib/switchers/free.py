@@ -7,13 +7,13 @@ from switcher_lib.switchers.base import Switcher
 
 
 class FreeGates(Switcher):
-    """One free score for each neuron: s_j = g(a_j). Same gate, same steps, same loss, but no weights are read.
+    """One free score for each neuron or connection: s_j = g(a_j). Same gate, same steps, same loss, but no weights are read.
 
     Whatever this does as well as a switcher network does not come from reading the weights.
 
     Parameters
     ----------
-    sites : sequence of Site
+    sites : sequence of Site or of Connections
         Where the task network is switched.
     gate : str or callable, default "clamp"
         Maps scores to factors; see :mod:`switcher_lib.gates`.
@@ -29,8 +29,8 @@ class FreeGates(Switcher):
         super().__init__(sites, gate, saturation)
         if spread < 0:
             raise ValueError(f"spread={spread!r} must be at least 0.")
-        self.free = nn.ParameterDict({site.key: nn.Parameter(bias + spread * torch.randn(site.size)) for site in self.sites})
+        self.free = nn.ParameterDict({site.key: nn.Parameter(bias + spread * torch.randn(site.shape)) for site in self.sites})
 
     def scores(self, params):
-        """Return {site.key: scores (n,)}, whatever the parameters are."""
+        """Return {site.key: scores of the site's shape}, whatever the parameters are."""
         return dict(self.free.items())

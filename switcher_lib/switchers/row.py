@@ -34,6 +34,8 @@ class RowSwitcher(Switcher):
     Han et al. 2021, arXiv:2110.05954. The row MLP is ours; theirs is :class:`UNetSwitcher`.
     """
 
+    levels = ("neuron",)
+
     def __init__(self, sites, hidden=32, reads="incoming", gate="clamp", bias=0.5, spread=1.0, saturation=None):
         super().__init__(sites, gate, saturation)
         if not isinstance(hidden, int) or hidden < 1:

@@ -1,13 +1,14 @@
 """A switcher that reads statistics: one for all layers, all widths, all orders of the neurons."""
 
 import torch
+from torch import nn
 
 from switcher_lib.switchers.base import Switcher
 from switcher_lib.switchers.row import scorer
 
 
 class StatsSwitcher(Switcher):
-    """Each neuron's factor from permutation-invariant statistics of its weights, by one MLP for all sites.
+    """Each neuron's factor from permutation-invariant statistics of its weights, by one MLP for all sites (or one for each).
 
     Nothing here depends on a layer's width, so that a switcher learned on one network can be asked about another;
     and nothing depends on the order of neurons, in its own layer or in its neighbours.
@@ -18,6 +19,8 @@ class StatsSwitcher(Switcher):
         Where the task network is switched.
     hidden : int, default 32
         Width of the MLP, at least 1.
+    shared : bool, default True
+        Whether one MLP serves all sites, or each has its own.
     gate : str or callable, default "clamp"
         Maps scores to factors; see :mod:`switcher_lib.gates`.
     saturation : float, optional
@@ -31,15 +34,20 @@ class StatsSwitcher(Switcher):
     pooling: Zaheer et al. 2017, arXiv:1703.06114.
     """
 
-    def __init__(self, sites, hidden=32, gate="clamp", bias=0.5, saturation=None):
+    levels = ("neuron",)
+
+    def __init__(self, sites, hidden=32, shared=True, gate="clamp", bias=0.5, saturation=None):
         super().__init__(sites, gate, saturation)
         if not isinstance(hidden, int) or hidden < 1:
             raise ValueError(f"hidden={hidden!r} must be an integer of at least 1.")
-        self.scorer = scorer(STATISTICS, hidden, bias)
+        self.shared = shared
+        self.scorer = scorer(STATISTICS, hidden, bias) if shared else nn.ModuleDict(
+            {site.key: scorer(STATISTICS, hidden, bias) for site in self.sites})
 
     def scores(self, params):
         """Return {site.key: scores (n,)}."""
-        return {site.key: self.scorer(row_statistics(site, params)).squeeze(-1) for site in self.sites}
+        return {site.key: (self.scorer if self.shared else self.scorer[site.key])(row_statistics(site, params)).squeeze(-1)
+                for site in self.sites}
 
 
 STATISTICS = 15    # 6 of the incoming weights, 6 of the outgoing ones, 3 of the layer

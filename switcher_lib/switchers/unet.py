@@ -10,23 +10,24 @@ from switcher_lib.switchers.base import Switcher
 class UNetSwitcher(Switcher):
     """Factors from the weight matrix read as a one-channel image, by one U-Net for each site.
 
-    The image has a row for each neuron and a column for each of its weights. Convolutions see neighbours, so the
+    For connections, the output is an image of the weight's own shape; for neurons, a last convolution collapses each row
+    to one number. The image has a row for each neuron and a column for each of its weights. Convolutions see neighbours, so the
     factors depend on the order of the neurons, which means nothing: a property to be put to the test.
 
     Parameters
     ----------
-    sites : sequence of Site
+    sites : sequence of Site or of Connections
         Where the task network is switched.
     channels : sequence of int, default (8, 16, 32, 64, 128)
         Channels at each level, going down; a max-pooling between two levels.
     reads : {"incoming", "outgoing"}, default "outgoing"
-        Which weights make the image. Features have outgoing weights only.
+        Which weights make a neuron's row. Features have outgoing weights only; connections are the image itself.
     gate : str or callable, default "relu_bn"
         Maps scores to factors; see :mod:`switcher_lib.gates`.
 
     References
     ----------
-    Han et al. 2021, arXiv:2110.05954; Ronneberger et al. 2015, arXiv:1505.04597. Known of the original: one U-Net for
+    Han et al. 2021, arXiv:2110.05954 (neurons) and arXiv:2103.15590 (connections); Ronneberger et al. 2015, arXiv:1505.04597. Known of the original: one U-Net for
     each layer, the weight matrix as a one-channel image, 3×3 convolutions with BatchNorm and ReLU, 8, 16, 32, …
     channels, a last convolution as long as the fan-out that leaves one number for each neuron, ReLU(BatchNorm) as
     gate. Not known, and chosen here: two convolutions a level, transposed convolutions going up, the depth.
@@ -40,21 +41,22 @@ class UNetSwitcher(Switcher):
             raise ValueError(f"reads={reads!r} is not a weight image. Known: incoming, outgoing.")
         self.reads = reads
         self.unets = nn.ModuleDict({site.key: _UNet(channels) for site in self.sites})
-        self.collapse = nn.ModuleDict({site.key: nn.Conv2d(channels[0], 1, (1, self._width(site))) for site in self.sites})
+        self.collapse = nn.ModuleDict({site.key: nn.Conv2d(channels[0], 1, (1, self._collapsed(site))) for site in self.sites})
 
     def _axis(self, site):
-        """The weight whose matrix is the image: the neurons' own, or their first reader's."""
+        """The weight whose matrix is a neuron site's image: the neurons' own, or their first reader's."""
         return site.own[0] if site.own and self.reads == "incoming" else site.outgoing[0]
 
-    def _width(self, site):
-        return self._axis(site).width
+    def _collapsed(self, site):
+        """How many columns the last convolution reads: all of them for neurons, one for connections."""
+        return 1 if site.kind == "connection" else self._axis(site).width
 
     def scores(self, params):
-        """Return {site.key: scores (n,)}."""
+        """Return {site.key: scores of the site's shape}."""
         scores = {}
         for site in self.sites:
-            image = self._axis(site).read(params)[None, None]              # (1, 1, n, d)
-            scores[site.key] = self.collapse[site.key](self.unets[site.key](image)).reshape(-1)
+            image = site.matrix(params) if site.kind == "connection" else self._axis(site).read(params)    # (n, d)
+            scores[site.key] = self.collapse[site.key](self.unets[site.key](image[None, None])).reshape(site.shape)
         return scores
 
 

@@ -1,0 +1,134 @@
+"""The book's experiments."""
+
+from switcher_lib.experiments.specs import Experiment
+
+SGD = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
+NOISE = 0.3    # of the factors' activations while training; what it does by itself is one of the controls
+EPOCHS = 20
+
+# Search by alternate learning until the network is small enough, compact, train what is left: EPOCHS in all.
+SEARCH = {
+    "kind": "switched", "switcher": "row", "options": {"gate": "clamp_centred", "spread": 0.1},
+    "switched": {"refresh": 4, "noise": NOISE}, "fit": {"epochs": 10, "every": 4, "schedule": "constant", "stop_at": 170_000},
+    "task_sgd": {**SGD, "weight_decay": 0.0}, "switcher_adam": {"lr": 2e-3, "fused": True},
+    "finetune": {"until_epoch": EPOCHS, "noise": NOISE, "task_sgd": SGD},
+}
+DENSE = {"kind": "plain", "fit": {"epochs": EPOCHS}, "task_sgd": SGD}
+
+FREE = Experiment(
+    question="LeNet-300-100 on MNIST with no sparsity term: what does the switcher switch off, and at what price?",
+    model="lenet_300_100", data="mnist",
+    methods={
+        "dense": DENSE,
+        "dense, equal total steps": {**DENSE, "fit": {"epochs": EPOCHS + 2}},    # the search's switcher steps are fewer
+        "dense with noise": {**DENSE, "noise": NOISE},
+        "switcher": SEARCH,
+        "untrained switcher": {**SEARCH, "untrained": True},
+        "free gates": {**SEARCH, "switcher": "free", "options": {"gate": "clamp_centred", "spread": 0.02}},
+        "random": {**DENSE, "same_count_as": "switcher"},
+        "random with noise": {**DENSE, "same_count_as": "switcher", "noise": NOISE},
+    },
+)
+
+COST_SEARCH = {
+    "kind": "switched", "switcher": "row", "options": {"reads": "both", "saturation": 0.3},
+    "switched": {"refresh": 4, "noise": NOISE, "switch_inputs": True},
+    "fit": {"epochs": 16, "every": 4, "cost": {"start": 0.0, "end": 3.0, "until": 0.8}, "stop_at": 33_300},
+    "task_sgd": SGD, "switcher_adam": {"lr": 1e-3, "fused": True},
+    "finetune": {"epochs": 28, "noise": NOISE, "task_sgd": {**SGD, "lr": 0.03, "weight_decay": 2e-4}},
+}
+
+COST = Experiment(
+    question="LeNet-300-100 on MNIST with the cost term, pixels switched too: how small at 98.2 %?",
+    model="lenet_300_100", data="mnist",
+    methods={
+        "switcher": {**COST_SEARCH, "save": True},
+        "free gates": {**COST_SEARCH, "switcher": "free", "options": {"saturation": 0.3}},
+        "random with noise": {"kind": "plain", "same_count_as": "switcher", "fit": {"epochs": 33, "schedule": "cosine"},
+                              "noise": NOISE, "task_sgd": {**SGD, "weight_decay": 2e-4}},
+    },
+)
+
+# -- the comparison of all methods: one budget of epochs, batches of 128, a search that stops at the operating point, then
+# training of what is left. What differs between methods is who decides, and the settings that were tuned for each.
+
+BATCH = 128
+TOTAL, SEARCH_EPOCHS = 20, 10
+FAST = {**SGD, "lr": 0.08}
+REST = {"until_epoch": TOTAL, "batch_size": BATCH, "task_sgd": {**SGD, "weight_decay": 2e-4}}
+SIZES = (60_000, 33_300, 20_000, 14_000, 9_674)
+
+
+def at(points, make):
+    """Return {point: make(point)}: a specification for each operating point."""
+    return {point: make(point) for point in points}
+
+
+def search(switcher, size, *, options=None, cost, lr, every, **switched):
+    """A search by the switcher's own learning, against a cost that rises until ``size`` parameters are left."""
+    return {"kind": "switched", "switcher": switcher, "options": options or {}, "switched": switched, "task_sgd": FAST,
+            "fit": {"epochs": SEARCH_EPOCHS, "batch_size": BATCH, "every": every, "stop_at": size,
+                    "cost": {"start": 0.0, "end": cost, "until": 0.8}},
+            "switcher_adam": {"lr": lr, "fused": True}}
+
+
+def cut(switcher, size, *, epochs, options, every=8, lr=1e-3, **switched):
+    """A search that scores, and cuts what is over the budget ``size``."""
+    return {"kind": "switched", "switcher": switcher, "options": {"budget": size, **options}, "switched": switched,
+            "task_sgd": FAST, "fit": {"epochs": epochs, "batch_size": BATCH, "every": every, "schedule": "constant"},
+            "switcher_adam": {"lr": lr}}
+
+
+def neurons(make, **settings):
+    """A function from the size to a specification that switches pixels and neurons, under noise."""
+    def spec(size):
+        return {**make(size=size, switch_inputs=True, noise=NOISE, **settings), "finetune": {**REST, "noise": NOISE}}
+    return spec
+
+
+def row(size, cost, lr, **switched):
+    return search("row", size, options={"reads": "both", "saturation": 0.3}, cost=cost, lr=lr, every=4, refresh=4, **switched)
+
+
+def free(size, cost, lr, bias, **switched):
+    return search("free", size, options={"saturation": 0.3, "bias": bias}, cost=cost, lr=lr, every=4, **switched)
+
+
+def l0(size, cost, lr, **switched):
+    return search("hard_concrete", size, cost=cost, lr=lr, every="joint", **switched)
+
+
+def scl(size, cost, lr, every, **switched):
+    return search("scl", size, cost=cost, lr=lr, every=every, **switched)
+
+
+def slimming(size, strength, **switched):
+    return {**cut("slimming", size, epochs=8, options={"strength": strength, "scope": "layer"}, every="joint", **switched),
+            "model": {"batch_norm": True}}
+
+
+def magnitude(size, scope, gradual, **switched):
+    options = {"scope": scope, **({"start": 0.3, "end": 1.0} if gradual else {})}
+    return cut("magnitude", size, epochs=8 if gradual else 5, options=options, **switched)
+
+
+# Four settings for each method, judged on the validation split at one operating point.
+NEURON_TRIALS = {
+    "switcher": [neurons(row, cost=c, lr=lr) for c, lr in ((3.0, 1e-3), (10.0, 1e-3), (3.0, 2e-3), (10.0, 5e-4))],
+    "free gates": [neurons(free, cost=c, lr=lr, bias=b) for c, lr, b in ((3.0, 2e-2, 0.5), (10.0, 2e-2, 0.5), (10.0, 2e-2, 0.9), (3.0, 1e-2, 0.5))],
+    "L0": [neurons(l0, cost=c, lr=lr) for c, lr in ((10.0, 1e-2), (10.0, 3e-2), (30.0, 1e-2), (30.0, 3e-2))],
+    "SCL": [neurons(scl, cost=c, lr=lr, every=e) for c, lr, e in ((100.0, 1e-2, 4), (300.0, 1e-2, 4), (1000.0, 1e-2, 4), (300.0, 3e-3, "joint"))],
+    "slimming": [neurons(slimming, strength=s) for s in (1e-4, 3e-4, 1e-3, 3e-3)],
+    "magnitude": [neurons(magnitude, scope=s, gradual=g) for s in ("global", "layer") for g in (False, True)],
+}
+
+
+def tuning(trials, size):
+    """The experiment in which each method's settings are chosen."""
+    return Experiment(
+        question=f"LeNet-300-100 on MNIST's validation split, {size:,} parameters: which settings for each method?",
+        model="lenet_300_100", data="mnist", seeds=(100,), epochs=TOTAL, tuning=True,
+        methods={f"{method}, trial {i}": {size: make(size)} for method, makes in trials.items() for i, make in enumerate(makes)})
+
+
+EXPERIMENTS = {"lenet300-free": FREE, "lenet300-cost": COST, "lenet300-neurons-tuning": tuning(NEURON_TRIALS, 20_000)}

@@ -1,0 +1,58 @@
+"""Measured time of the shapes that an experiment found."""
+
+import json
+import platform
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from switcher_lib import data, models
+from switcher_lib.experiments.protocol import check
+from switcher_lib.experiments.results import Results, rebuild
+from switcher_lib.metrics import compare_latency
+
+BATCHES = (1, 64)
+
+
+def measure(name, experiment, folder="results", runs=200):
+    """Time what each method and operating point ended with at seed 0, in turn with the dense network, on one CPU thread.
+
+    Weights are random: time depends on the shape alone. No runner may be at work on the same results.
+
+    Parameters
+    ----------
+    name : str
+        Name of the result file.
+    experiment : Experiment
+        What it belongs to.
+    folder : str or Path, default "results"
+        Where the results are, and where ``NAME-latency.json`` goes.
+    runs : int, default 200
+        Timed passes of each network, at least 3.
+
+    Returns
+    -------
+    list of dict
+        What is in the file under ``times``: method, point, and a :class:`~switcher_lib.metrics.Latency`'s fields, in
+        milliseconds, for each batch size. Runs that switched connections have no shape of their own and are left out.
+
+    Raises
+    ------
+    ProtocolError
+        If a result may not stand in a table.
+    """
+    with Results.locked(Path(folder) / f"{name}.json") as results:
+        check(results, experiment, list(experiment.methods))
+        networks = {("dense network", None): models.make(experiment.model)}
+        networks |= {(r["method"], r.get("point")): rebuild(r, experiment) for r in results.runs
+                     if r["seed"] == experiment.seeds[0] and r.get("level", "neuron") == "neuron"}
+        images = data.load(experiment.data).train.images
+        times = [{"method": method, "point": point, **asdict(latency)} for batch in BATCHES for (method, point), latency in
+                 compare_latency(networks, images[:batch].clone(), runs=runs).items()]
+        conditions = {"device": "cpu", "machine": platform.machine(), "torch": torch.__version__,
+                      "python": platform.python_version()}
+        lines = ",\n".join(json.dumps(line) for line in times)
+        text = f'{{"conditions": {json.dumps(conditions)}, "times": [\n{lines}\n]}}\n'
+        results.write(text.encode(), results.path.with_name(f"{name}-latency.json"))
+    return times

@@ -1,0 +1,135 @@
+"""How a comparison is made, as rules that every record has to keep before it may stand in a table.
+
+After Blalock et al. 2020 (arXiv:2003.03033), Liu et al. 2019 (arXiv:1810.05270) and Frankle et al. 2021
+(arXiv:2009.08576). What can be ruled out by construction is not repeated here: the runner trains on the whole training
+split, can look at the test split once only, and counts what is left itself.
+"""
+
+import math
+from collections import Counter
+
+import torch
+
+from switcher_lib.experiments.results import follows, key, rebuild, unpack
+from switcher_lib.metrics import count_parameters
+
+EXAMPLES = {"mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}
+TOLERANCE = 1e-12    # of a certificate
+CURVE = 5            # operating points that make a curve
+NEEDED = ("data", "train_examples", "test_accuracy", "test_loss", "sites", "on_at_start", "parameters", "macs", "task_steps",
+          "switcher_steps", "seconds", "certificate", "threads", "device", "torch", "python", "commit")
+
+
+class ProtocolError(ValueError):
+    """A result that breaks the rules of comparison was asked into a table."""
+
+
+def violations(record, experiment):
+    """Return every rule that a record breaks, in words.
+
+    Parameters
+    ----------
+    record : dict
+        As :func:`~switcher_lib.experiments.runner.run_one` made it.
+    experiment : Experiment
+        What it belongs to.
+
+    Returns
+    -------
+    list of str
+        Empty if it may stand in a table.
+    """
+    method, point = record["method"], record.get("point")
+    if method not in experiment.methods or point not in experiment.points(method):
+        return ["the experiment has no such method and operating point"]
+    if missing := [name for name in NEEDED if record.get(name) is None and name != "certificate" or name not in record]:
+        return [f"it does not tell {', '.join(missing)}"]
+    if record["spec"] != experiment.spec(method, point):
+        return ["another version of the specification made it"]
+    broken = []
+
+    def rule(kept, words):
+        if not kept:
+            broken.append(words)
+
+    rule(record["data"] == experiment.data, f"it was made with {record['data']}, not with {experiment.data}")
+    rule(experiment.tuning or record["train_examples"] == EXAMPLES.get(experiment.data, record["train_examples"]),
+         f"it was trained on {record['train_examples']:,} examples, not on the whole training split")
+    rule(record["seed"] in experiment.seeds, f"seed {record['seed']} is none of the experiment's {experiment.seeds}")
+    steps = -(-record["train_examples"] // _smallest_batch(record["spec"]))
+    epochs = record.get("epochs", -(-record["task_steps"] // steps))
+    rule(record["task_steps"] <= epochs * steps, f"{record['task_steps']:,} task steps are more than its {epochs} epochs")
+    rule(experiment.epochs in (None, epochs),
+         f"it had {epochs} epochs of task steps, not the {experiment.epochs} that every run has")
+    rule(math.isfinite(record["test_loss"]) and 0 <= record["test_accuracy"] <= 1, "its test result is not a number")
+    rule(record["seconds"] > 0 and record["macs"] > 0, "training time and MACs must be above 0")
+    searched = record["spec"]["kind"] == "switched"
+    rule(not searched or (record["certificate"] is not None and record["certificate"] <= TOLERANCE),
+         f"its certificate ({record['certificate']}) is above {TOLERANCE}: what was evaluated is not what was learned")
+    rule(not searched or record["sites"], "what is off is not told")
+    rule(set(record["on_at_start"]) == set(record["sites"]), "what was off before training is not told")
+    rule(all(0 <= on <= total for total, on in record["sites"].values()), "more is on at a site than there is")
+    for name, mask in record.get("mask", {}).items():
+        total, on = record["sites"][name]
+        rule(int(unpack(mask, (total,)).sum()) == on, f"at {name!r} the mask and the count of what is on differ")
+    if record.get("level", "neuron") == "neuron" and not broken:
+        with torch.device("meta"):    # shapes alone
+            recount = count_parameters(rebuild(record, experiment))
+        rule(record["parameters"] == recount, f"{record['parameters']:,} parameters are told, its structure has {recount:,}")
+    rule(point is None or not searched or record["parameters"] <= point,
+         f"{record['parameters']:,} parameters are more than the operating point of {point}")
+    return broken
+
+
+def _smallest_batch(spec):
+    """The smallest batch size of a run's fits: it makes the most steps."""
+    return min(spec.get(part, {}).get("batch_size", 64) for part in ("fit", "pretrain", "finetune"))
+
+
+def check(results, experiment, methods):
+    """Refuse results that may not stand in a table.
+
+    Parameters
+    ----------
+    results : Results
+        What there is.
+    experiment : Experiment
+        What it belongs to.
+    methods : sequence of str
+        What is wanted in the table.
+
+    Raises
+    ------
+    ProtocolError
+        If a record breaks a rule or is there twice, a row lacks seeds, a searched method of a curve lacks operating
+        points, or a control is missing; the message lists each.
+    """
+    broken = [f"{method}{_at(point)}, seed {seed}: {times} results" for (method, point, seed), times
+              in Counter(map(key, results.runs)).items() if times > 1 and method in methods]
+    for record in results.runs:
+        if record["method"] in methods:
+            at = _at(record.get("point"))
+            reasons = violations(record, experiment)
+            if not reasons and (source := experiment.source(*key(record))) is not None:
+                other = results.find(*source)
+                if other is None or not follows(record, other):
+                    reasons = [f"it did not take over what {source[0]!r}{_at(source[1])} has now; run it again"]
+            broken += [f"{record['method']}{at}, seed {record['seed']}: {words}" for words in reasons]
+    for method in dict.fromkeys([*methods, *experiment.controls]):
+        for point in experiment.points(method):
+            have = tuple(r["seed"] for r in results.of(method, point))
+            missing = [seed for seed in experiment.seeds if seed not in have]
+            if missing and (have or method in experiment.controls):
+                plural = "s" * (len(missing) > 1)
+                broken.append(f"{method}{_at(point)}: no result for seed{plural} {', '.join(map(str, missing))}")
+        there = [point for point in experiment.points(method) if results.of(method, point)]
+        spec = experiment.spec(method, experiment.points(method)[0])
+        if experiment.curve and spec["kind"] == "switched" and not spec.get("untrained") and 0 < len(there) < CURVE:
+            broken.append(f"{method}: {len(there)} operating point{'s' * (len(there) > 1)}; a curve has at least {CURVE}")
+    if broken:
+        raise ProtocolError(f"{results.path}: {len(broken)} reason{'s' * (len(broken) > 1)} against a table. "
+                            + "; ".join(broken[:8]) + ("; …" if len(broken) > 8 else "") + ".")
+
+
+def _at(point):
+    return "" if point is None else f" at {point:,}"

@@ -1,0 +1,49 @@
+"""A control: a switcher that reads the right numbers in the wrong places."""
+
+import math
+
+import torch
+
+from switcher_lib.switchers.base import Switcher
+
+
+class ShuffledSwitcher(Switcher):
+    """Another switcher, which sees every weight, but each parameter's entries permuted: what a neuron gets is not its own.
+
+    The permutation is drawn once. Whatever this does as well as the switcher itself does not come from reading a
+    neuron's own weights.
+
+    Parameters
+    ----------
+    sites : sequence of Site or of Connections
+        Where the task network is switched.
+    switcher : callable
+        Factory of the switcher inside: from sites to a :class:`Switcher`.
+    seed : int, optional
+        Seed of the permutations; None draws from PyTorch's global generator.
+    """
+
+    def __init__(self, sites, switcher, seed=None):
+        super().__init__(sites)
+        if isinstance(switcher, Switcher) or not callable(switcher):
+            raise TypeError(f"switcher={switcher!r} must be a factory of sites, such as RowSwitcher or "
+                            "partial(RowSwitcher, hidden=64).")
+        self.switcher = switcher(sites)
+        if not isinstance(self.switcher, Switcher):
+            raise TypeError(f"switcher={switcher!r} made a {type(self.switcher).__name__}; it must make a Switcher.")
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        shapes = {}
+        for site in self.sites:
+            shapes |= {site.name: site.shape} if site.kind == "connection" else {axis.name: axis.shape for axis in site.axes}
+        self.names = {name: f"order_{i}" for i, name in enumerate(shapes)}    # a.b and a_b may both be there
+        for name, shape in shapes.items():
+            self.register_buffer(self.names[name], torch.randperm(math.prod(shape), generator=generator))
+
+    def forward(self, params):
+        """Return {site.key: factors of the site's shape}."""
+        return self.switcher({name: p.flatten()[getattr(self, self.names[name])].view_as(p) if name in self.names else p
+                              for name, p in params.items()})
+
+    def p_on(self, factors):
+        """Return what the switcher inside returns."""
+        return self.switcher.p_on(factors)

@@ -1,0 +1,65 @@
+"""The size of BatchNorm's γ, kept small by an L1 penalty, decides."""
+
+import torch
+from torch import nn
+
+from switcher_lib.switchers.magnitude import BudgetSwitcher
+
+
+class SlimmingSwitcher(BudgetSwitcher):
+    """Network slimming: λ Σ|γ| joins the task network's loss, then the channels with the smallest |γ| go.
+
+    Where a neuron has no BatchNorm whose γ could be read (pixels; layers without BatchNorm), the switcher brings one free
+    scale for each, starting at 1, under the same penalty and, after the cut, still multiplying: train those with
+    ``every="joint"``. That part is ours; the original has BatchNorm everywhere.
+
+    Parameters
+    ----------
+    sites : sequence of Site
+        Where the task network is switched.
+    budget : int
+        Parameters that may remain, at least 1.
+    strength : float, default 1e-4
+        λ, at least 0.
+    scope, start, end, interval
+        As for :class:`BudgetSwitcher`; by default all layers compete and all is cut at once, at the end.
+
+    References
+    ----------
+    Liu et al. 2017, arXiv:1708.06519. Scales without BatchNorm: Huang and Wang 2018, arXiv:1707.01213.
+    """
+
+    levels = ("neuron",)
+
+    def __init__(self, sites, budget, strength=1e-4, scope="global", start=1.0, end=1.0, interval=100):
+        super().__init__(sites, budget, scope, start, end, interval)
+        if not strength >= 0:
+            raise ValueError(f"strength={strength!r} must be at least 0.")
+        self.strength = strength
+        # a BatchNorm's γ and β lie on one axis each; a Linear or Conv layer's weight is itself what the neurons own
+        self.gamma = {site.key: site.incoming[0] for site in self.sites
+                      if site.own and site.incoming[0].name != site.own[0].name}
+        self.free = nn.ParameterDict({site.key: nn.Parameter(torch.ones(site.size)) for site in self.sites
+                                      if site.key not in self.gamma})
+
+    def forward(self, params):
+        """Return {site.key: factors (n,)}: the mask, times the free scales where there are some."""
+        masks = super().forward(params)
+        return {key: mask * self.free[key] if key in self.free else mask for key, mask in masks.items()}
+
+    def scales(self, params):
+        """Return {site.key: scales (n,)}: γ, or the free ones."""
+        return {site.key: self.free[site.key] if site.key in self.free else self.gamma[site.key].read(params)[:, 0]
+                for site in self.sites}    # read, for a BatchNorm behind a concatenation has the γ of several sites
+
+    def penalty(self, params):
+        """Return λ Σ|γ|."""
+        return self.strength * sum(scale.abs().sum() for scale in self.scales(params).values())
+
+    def importance(self, net):
+        """Return {site.key: |γ| (n,)}."""
+        return {key: scale.detach().abs() for key, scale in self.scales(net.params()).items()}
+
+    def p_on(self, factors):
+        """Return {site.key: 1 where a neuron is on}: slimming's price is its penalty, not the cost term."""
+        return {key: (s != 0).to(s.dtype) for key, s in factors.items()}
