@@ -123,6 +123,41 @@ NEURON_TRIALS = {
 }
 
 
+def connections(make, **settings):
+    """A function from the size to a specification that switches the weights of all Linear layers."""
+    def spec(size):
+        return {**make(size=size, level="connection", **settings), "finetune": {**REST, "task_sgd": SGD}}
+    return spec
+
+
+def entry(size, cost, lr, every, **switched):
+    return search("entry", size, options={"saturation": 0.3}, cost=cost, lr=lr, every=every, refresh=every, **switched)
+
+
+def free_connections(size, cost, lr, every, **switched):
+    return search("free", size, options={"saturation": 0.3}, cost=cost, lr=lr, every=every, **switched)
+
+
+def l0_connections(size, cost, lr, **switched):
+    return search("hard_concrete", size, options={"on": 0.7}, cost=cost, lr=lr, every="joint", **switched)
+
+
+def magnitude_connections(size, scope, start, end, **switched):
+    return cut("magnitude", size, epochs=12, options={"scope": scope, "start": start, "end": end}, **switched)
+
+
+CONNECTION_SIZES = (27_000, 13_700, 9_300, 6_000, 4_846)    # with at most 410 biases: 10 to 60 times fewer weights
+CONNECTION_TRIALS = {
+    "switcher": [connections(entry, cost=c, lr=lr, every=16) for c, lr in ((10.0, 2e-3), (30.0, 2e-3), (30.0, 1e-3), (30.0, 5e-3))],
+    "free gates": [connections(free_connections, cost=c, lr=lr, every=e)
+                   for c, lr, e in ((30.0, 3e-3, "joint"), (100.0, 3e-3, "joint"), (30.0, 1e-2, 4), (100.0, 1e-2, 4))],
+    "L0": [connections(l0_connections, cost=c, lr=lr) for c, lr in ((30.0, 1e-2), (30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2))],
+    "SCL": [connections(scl, cost=c, lr=lr, every="joint") for c, lr in ((300.0, 1e-2), (1000.0, 1e-2), (1000.0, 3e-3), (3000.0, 1e-2))],
+    "magnitude": [connections(magnitude_connections, scope=s, start=a, end=b)
+                  for s, a, b in (("global", 0.1, 0.95), ("global", 0.5, 1.0), ("global", 1.0, 1.0), ("layer", 0.1, 0.95))],
+}
+
+
 def tuning(trials, size):
     """The experiment in which each method's settings are chosen."""
     return Experiment(
@@ -131,4 +166,5 @@ def tuning(trials, size):
         methods={f"{method}, trial {i}": {size: make(size)} for method, makes in trials.items() for i, make in enumerate(makes)})
 
 
-EXPERIMENTS = {"lenet300-free": FREE, "lenet300-cost": COST, "lenet300-neurons-tuning": tuning(NEURON_TRIALS, 20_000)}
+EXPERIMENTS = {"lenet300-free": FREE, "lenet300-cost": COST, "lenet300-neurons-tuning": tuning(NEURON_TRIALS, 20_000),
+               "lenet300-connections-tuning": tuning(CONNECTION_TRIALS, 4_846)}
