@@ -771,10 +771,11 @@ def test_a_record_without_masks_is_rebuilt_by_its_counts():
 def test_latency_is_told_with_its_conditions(records, tmp_path, capsys, monkeypatch):
     (tmp_path / "sweep.json").write_text(json.dumps({"format": 1, "runs": list(records.values())}))
     (tmp_path / "spec").mkdir()
-    real = latency.compare_latency
+    real, shapes = latency.compare_latency, []
+    monkeypatch.setattr(latency, "rebuild", lambda record, experiment: shapes.append(record["seed"]) or rebuild(record, experiment))
     monkeypatch.setattr(latency, "compare_latency", lambda networks, x, runs: real(networks, x, runs=5, warmup=1))
     main(["latency", str(as_json(SWEEP, tmp_path / "spec" / "sweep.json")), "--folder", str(tmp_path)])
-    assert "ms at batch  64  cut at 20,000" in capsys.readouterr().out
+    assert "ms at batch  64  cut at 20,000" in capsys.readouterr().out and shapes == [0] * 5
     content = json.loads((tmp_path / "sweep-latency.json").read_text())
     assert set(content["conditions"]) == {"device", "machine", "torch", "python"}
     for batch in (1, 64):

@@ -59,12 +59,12 @@ REST = {"until_epoch": TOTAL, "batch_size": BATCH, "task_sgd": {**SGD, "weight_d
 SIZES = (60_000, 33_300, 20_000, 14_000, 9_674)
 
 
-def at(points, make):
+def _at(points, make):
     """Return {point: make(point)}: a specification for each operating point."""
     return {point: make(point) for point in points}
 
 
-def search(switcher, size, *, options=None, cost, lr, every, **switched):
+def _search(switcher, size, *, options=None, cost, lr, every, **switched):
     """A search by the switcher's own learning, against a cost that rises until ``size`` parameters are left."""
     return {"kind": "switched", "switcher": switcher, "options": options or {}, "switched": switched, "task_sgd": FAST,
             "fit": {"epochs": SEARCH_EPOCHS, "batch_size": BATCH, "every": every, "stop_at": size,
@@ -72,93 +72,93 @@ def search(switcher, size, *, options=None, cost, lr, every, **switched):
             "switcher_adam": {"lr": lr, "fused": True}}
 
 
-def cut(switcher, size, *, epochs, options, every=8, lr=1e-3, **switched):
+def _cut(switcher, size, *, epochs, options, every=8, lr=1e-3, **switched):
     """A search that scores, and cuts what is over the budget ``size``."""
     return {"kind": "switched", "switcher": switcher, "options": {"budget": size, **options}, "switched": switched,
             "task_sgd": FAST, "fit": {"epochs": epochs, "batch_size": BATCH, "every": every, "schedule": "constant"},
             "switcher_adam": {"lr": lr}}
 
 
-def neurons(make, **settings):
+def _neurons(make, **settings):
     """A function from the size to a specification that switches pixels and neurons, under noise."""
     def spec(size):
         return {**make(size=size, switch_inputs=True, noise=NOISE, **settings), "finetune": {**REST, "noise": NOISE}}
     return spec
 
 
-def row(size, cost, lr, **switched):
-    return search("row", size, options={"reads": "both", "saturation": 0.3}, cost=cost, lr=lr, every=4, refresh=4, **switched)
+def _row(size, cost, lr, **switched):
+    return _search("row", size, options={"reads": "both", "saturation": 0.3}, cost=cost, lr=lr, every=4, refresh=4, **switched)
 
 
-def free(size, cost, lr, bias, **switched):
-    return search("free", size, options={"saturation": 0.3, "bias": bias}, cost=cost, lr=lr, every=4, **switched)
+def _free(size, cost, lr, bias, **switched):
+    return _search("free", size, options={"saturation": 0.3, "bias": bias}, cost=cost, lr=lr, every=4, **switched)
 
 
-def l0(size, cost, lr, **switched):
-    return search("hard_concrete", size, cost=cost, lr=lr, every="joint", **switched)
+def _l0(size, cost, lr, **switched):
+    return _search("hard_concrete", size, cost=cost, lr=lr, every="joint", **switched)
 
 
-def scl(size, cost, lr, every, **switched):
-    return search("scl", size, cost=cost, lr=lr, every=every, **switched)
+def _scl(size, cost, lr, every, **switched):
+    return _search("scl", size, cost=cost, lr=lr, every=every, **switched)
 
 
-def slimming(size, strength, **switched):
-    return {**cut("slimming", size, epochs=8, options={"strength": strength, "scope": "layer"}, every="joint", **switched),
+def _slimming(size, strength, **switched):
+    return {**_cut("slimming", size, epochs=8, options={"strength": strength, "scope": "layer"}, every="joint", **switched),
             "model": {"batch_norm": True}}
 
 
-def magnitude(size, scope, gradual, **switched):
+def _magnitude(size, scope, gradual, **switched):
     options = {"scope": scope, **({"start": 0.3, "end": 1.0} if gradual else {})}
-    return cut("magnitude", size, epochs=8 if gradual else 5, options=options, **switched)
+    return _cut("magnitude", size, epochs=8 if gradual else 5, options=options, **switched)
 
 
 # Four settings for each method, judged on the validation split at one operating point.
 NEURON_TRIALS = {
-    "switcher": [neurons(row, cost=c, lr=lr) for c, lr in ((3.0, 1e-3), (10.0, 1e-3), (3.0, 2e-3), (10.0, 5e-4))],
-    "free gates": [neurons(free, cost=c, lr=lr, bias=b) for c, lr, b in ((3.0, 2e-2, 0.5), (10.0, 2e-2, 0.5), (10.0, 2e-2, 0.9), (3.0, 1e-2, 0.5))],
-    "L0": [neurons(l0, cost=c, lr=lr) for c, lr in ((10.0, 1e-2), (10.0, 3e-2), (30.0, 1e-2), (30.0, 3e-2))],
-    "SCL": [neurons(scl, cost=c, lr=lr, every=e) for c, lr, e in ((100.0, 1e-2, 4), (300.0, 1e-2, 4), (1000.0, 1e-2, 4), (300.0, 3e-3, "joint"))],
-    "slimming": [neurons(slimming, strength=s) for s in (1e-4, 3e-4, 1e-3, 3e-3)],
-    "magnitude": [neurons(magnitude, scope=s, gradual=g) for s in ("global", "layer") for g in (False, True)],
+    "switcher": [_neurons(_row, cost=c, lr=lr) for c, lr in ((3.0, 1e-3), (10.0, 1e-3), (3.0, 2e-3), (10.0, 5e-4))],
+    "free gates": [_neurons(_free, cost=c, lr=lr, bias=b) for c, lr, b in ((3.0, 2e-2, 0.5), (10.0, 2e-2, 0.5), (10.0, 2e-2, 0.9), (3.0, 1e-2, 0.5))],
+    "L0": [_neurons(_l0, cost=c, lr=lr) for c, lr in ((10.0, 1e-2), (10.0, 3e-2), (30.0, 1e-2), (30.0, 3e-2))],
+    "SCL": [_neurons(_scl, cost=c, lr=lr, every=e) for c, lr, e in ((100.0, 1e-2, 4), (300.0, 1e-2, 4), (1000.0, 1e-2, 4), (300.0, 3e-3, "joint"))],
+    "slimming": [_neurons(_slimming, strength=s) for s in (1e-4, 3e-4, 1e-3, 3e-3)],
+    "magnitude": [_neurons(_magnitude, scope=s, gradual=g) for s in ("global", "layer") for g in (False, True)],
 }
 
 
-def connections(make, **settings):
+def _connections(make, **settings):
     """A function from the size to a specification that switches the weights of all Linear layers."""
     def spec(size):
         return {**make(size=size, level="connection", **settings), "finetune": {**REST, "task_sgd": SGD}}
     return spec
 
 
-def entry(size, cost, lr, every, **switched):
-    return search("entry", size, options={"saturation": 0.3}, cost=cost, lr=lr, every=every, refresh=every, **switched)
+def _entry(size, cost, lr, every, **switched):
+    return _search("entry", size, options={"saturation": 0.3}, cost=cost, lr=lr, every=every, refresh=every, **switched)
 
 
-def free_connections(size, cost, lr, every, **switched):
-    return search("free", size, options={"saturation": 0.3}, cost=cost, lr=lr, every=every, **switched)
+def _free_connections(size, cost, lr, every, **switched):
+    return _search("free", size, options={"saturation": 0.3}, cost=cost, lr=lr, every=every, **switched)
 
 
-def l0_connections(size, cost, lr, **switched):
-    return search("hard_concrete", size, options={"on": 0.7}, cost=cost, lr=lr, every="joint", **switched)
+def _l0_connections(size, cost, lr, **switched):
+    return _search("hard_concrete", size, options={"on": 0.7}, cost=cost, lr=lr, every="joint", **switched)
 
 
-def magnitude_connections(size, scope, start, end, **switched):
-    return cut("magnitude", size, epochs=12, options={"scope": scope, "start": start, "end": end}, **switched)
+def _magnitude_connections(size, scope, start, end, **switched):
+    return _cut("magnitude", size, epochs=12, options={"scope": scope, "start": start, "end": end}, **switched)
 
 
 CONNECTION_SIZES = (27_000, 13_700, 9_300, 6_000, 4_846)    # with at most 410 biases: 10 to 60 times fewer weights
 CONNECTION_TRIALS = {
-    "switcher": [connections(entry, cost=c, lr=lr, every=16) for c, lr in ((10.0, 2e-3), (30.0, 2e-3), (30.0, 1e-3), (30.0, 5e-3))],
-    "free gates": [connections(free_connections, cost=c, lr=lr, every=e)
+    "switcher": [_connections(_entry, cost=c, lr=lr, every=16) for c, lr in ((10.0, 2e-3), (30.0, 2e-3), (30.0, 1e-3), (30.0, 5e-3))],
+    "free gates": [_connections(_free_connections, cost=c, lr=lr, every=e)
                    for c, lr, e in ((30.0, 3e-3, "joint"), (100.0, 3e-3, "joint"), (30.0, 1e-2, 4), (100.0, 1e-2, 4))],
-    "L0": [connections(l0_connections, cost=c, lr=lr) for c, lr in ((30.0, 1e-2), (30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2))],
-    "SCL": [connections(scl, cost=c, lr=lr, every="joint") for c, lr in ((300.0, 1e-2), (1000.0, 1e-2), (1000.0, 3e-3), (3000.0, 1e-2))],
-    "magnitude": [connections(magnitude_connections, scope=s, start=a, end=b)
+    "L0": [_connections(_l0_connections, cost=c, lr=lr) for c, lr in ((30.0, 1e-2), (30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2))],
+    "SCL": [_connections(_scl, cost=c, lr=lr, every="joint") for c, lr in ((300.0, 1e-2), (1000.0, 1e-2), (1000.0, 3e-3), (3000.0, 1e-2))],
+    "magnitude": [_connections(_magnitude_connections, scope=s, start=a, end=b)
                   for s, a, b in (("global", 0.1, 0.95), ("global", 0.5, 1.0), ("global", 1.0, 1.0), ("layer", 0.1, 0.95))],
 }
 
 
-def tuning(trials, size):
+def _tuning(trials, size):
     """The experiment in which each method's settings are chosen."""
     return Experiment(
         question=f"LeNet-300-100 on MNIST's validation split, {size:,} parameters: which settings for each method?",
@@ -166,5 +166,5 @@ def tuning(trials, size):
         methods={f"{method}, trial {i}": {size: make(size)} for method, makes in trials.items() for i, make in enumerate(makes)})
 
 
-EXPERIMENTS = {"lenet300-free": FREE, "lenet300-cost": COST, "lenet300-neurons-tuning": tuning(NEURON_TRIALS, 20_000),
-               "lenet300-connections-tuning": tuning(CONNECTION_TRIALS, 4_846)}
+EXPERIMENTS = {"lenet300-free": FREE, "lenet300-cost": COST, "lenet300-neurons-tuning": _tuning(NEURON_TRIALS, 20_000),
+               "lenet300-connections-tuning": _tuning(CONNECTION_TRIALS, 4_846)}

@@ -30,7 +30,7 @@ def violations(record, experiment):
     Parameters
     ----------
     record : dict
-        As :func:`~switcher_lib.experiments.runner.run_one` made it.
+        As :func:`~switcher_lib.experiments.run_one` made it.
     experiment : Experiment
         What it belongs to.
 

@@ -50,7 +50,7 @@ def table(results, methods=None, experiment=None):
     methods : sequence of str, optional
         Which methods, in this order; None takes all.
     experiment : Experiment, optional
-        With it, results that break the rules of comparison are refused; see :mod:`switcher_lib.experiments.protocol`.
+        With it, results that break the rules of comparison are refused; see :func:`~switcher_lib.experiments.violations`.
 
     Returns
     -------

@@ -31,7 +31,7 @@ def make(switcher, sites, gate=None):
     Parameters
     ----------
     switcher : str or callable
-        A key of :data:`SWITCHERS`, or a factory that takes the sites, such as ``partial(sl.RowSwitcher, hidden=64)``.
+        A key of ``SWITCHERS``, or a factory that takes the sites, such as ``partial(sl.RowSwitcher, hidden=64)``.
         Some need arguments (a budget, factors), so that only a factory will do.
     sites : sequence of Site
         Where the task network is switched.

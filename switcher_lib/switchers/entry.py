@@ -7,7 +7,7 @@ from switcher_lib.switchers.base import Switcher
 
 
 class EntrySwitcher(Switcher):
-    """Each connection's factor from its weight, its row and its column: s_ij = g(MLP(w_ij, |w_ij|, row i, column j)).
+    """Each connection's factor from its weight, its row and its column: s_ij = g(MLP(w_ij, its size, row i, column j)).
 
     Row and column are described by mean, root mean square and largest size, so that permuting the neurons on either
     side of the layer permutes the factors with the weights: the symmetry that a matrix of weights has, and that an

@@ -66,7 +66,7 @@ class BudgetSwitcher(FixedSwitcher):
 
 
 class MagnitudeSwitcher(BudgetSwitcher):
-    """The largest weights stay: s = 1 for the connections with the largest |w|, or the neurons with the largest mean of it.
+    """The largest weights stay: s = 1 for the connections with the largest ``|w|``, or the neurons with the largest mean of it.
 
     A neuron's weights are those it reads and its bias; a pixel's or feature's are those that read it.
 

@@ -7,7 +7,7 @@ from switcher_lib.switchers.magnitude import BudgetSwitcher
 
 
 class SlimmingSwitcher(BudgetSwitcher):
-    """Network slimming: λ Σ|γ| joins the task network's loss, then the channels with the smallest |γ| go.
+    """Network slimming: ``λ Σ|γ|`` joins the task network's loss, then the channels with the smallest ``|γ|`` go.
 
     Where a neuron has no BatchNorm whose γ could be read (pixels; layers without BatchNorm), the switcher brings one free
     scale for each, starting at 1, under the same penalty and, after the cut, still multiplying: train those with
@@ -53,11 +53,11 @@ class SlimmingSwitcher(BudgetSwitcher):
                 for site in self.sites}    # read, for a BatchNorm behind a concatenation has the γ of several sites
 
     def penalty(self, params):
-        """Return λ Σ|γ|."""
+        """Return ``λ Σ|γ|``."""
         return self.strength * sum(scale.abs().sum() for scale in self.scales(params).values())
 
     def importance(self, net):
-        """Return {site.key: |γ| (n,)}."""
+        """Return {site.key: ``|γ|`` (n,)}."""
         return {key: scale.detach().abs() for key, scale in self.scales(net.params()).items()}
 
     def p_on(self, factors):
