@@ -32,7 +32,8 @@ def _linears(model):
     """The Linear layers of a plain ReLU network, or an error that says what stands in the way."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model has to be an nn.Module, such as nn.Sequential; got {type(model).__name__}.")
-    leaves = [(path, m) for path, m in model.named_modules() if not list(m.children())]
+    # Linear layers are whole, whatever helper a SelectLinear holds
+    leaves = [(path, m) for path, m in model.named_modules() if isinstance(m, nn.Linear) or not list(m.children())]
     linears = []
     for path, module in leaves:
         name = f"{path or 'itself'} ({type(module).__name__})"
