@@ -56,7 +56,8 @@ BATCH = 128
 TOTAL, SEARCH_EPOCHS = 20, 10
 FAST = {**SGD, "lr": 0.08}
 REST = {"until_epoch": TOTAL, "batch_size": BATCH, "task_sgd": {**SGD, "weight_decay": 2e-4}}
-SIZES = (60_000, 33_300, 20_000, 14_000, 9_674)
+TUNED_AT = 20_000
+SIZES = (100_000, 60_000, 33_300, 20_000, 14_000)
 
 
 def _at(points, make):
@@ -65,7 +66,12 @@ def _at(points, make):
 
 
 def _search(switcher, size, *, options=None, cost, lr, every, **switched):
-    """A search by the switcher's own learning, against a cost that rises until ``size`` parameters are left."""
+    """A search by the switcher's own learning, against a cost that rises until ``size`` parameters are left.
+
+    ``cost`` is the λ that was tuned at 20,000 neurons' parameters; a smaller network needs a larger one to get there.
+    """
+    if switched.get("level") != "connection" and size < TUNED_AT:
+        cost = round(cost * (TUNED_AT / size) ** 1.5, 3)
     return {"kind": "switched", "switcher": switcher, "options": options or {}, "switched": switched, "task_sgd": FAST,
             "fit": {"epochs": SEARCH_EPOCHS, "batch_size": BATCH, "every": every, "stop_at": size,
                     "cost": {"start": 0.0, "end": cost, "until": 0.8}},
@@ -166,5 +172,27 @@ def _tuning(trials, size):
         methods={f"{method}, trial {i}": {size: make(size)} for method, makes in trials.items() for i, make in enumerate(makes)})
 
 
-EXPERIMENTS = {"lenet300-free": FREE, "lenet300-cost": COST, "lenet300-neurons-tuning": _tuning(NEURON_TRIALS, 20_000),
+# Which trial won: the best on the validation split of those that got as small as asked (a test holds it to that).
+NEURON_CHOICE = {"switcher": 2, "free gates": 0, "magnitude": 1, "slimming": 2, "L0": 0, "SCL": 1}
+
+
+def _comparison(question, trials, choice, sizes, controls):
+    """The experiment in which each method runs at every size, by the settings that won; ``controls`` are not tuned."""
+    plain = {"kind": "plain", "fit": {"epochs": TOTAL, "batch_size": BATCH}, "task_sgd": FAST}
+    methods = {"dense": plain}
+    methods |= {method: _at(sizes, trials[method][i]) for method, i in choice.items()}
+    methods |= {name: _at(sizes, lambda size, spec=spec: spec(plain, methods, size)) for name, spec in controls.items()}
+    return Experiment(question=question, model="lenet_300_100", data="mnist", epochs=TOTAL, methods=methods, curve=True, controls=("dense",))
+
+
+NEURONS = _comparison(
+    "LeNet-300-100 on MNIST, pixels and neurons: which method keeps the most accuracy at which size?",
+    NEURON_TRIALS, NEURON_CHOICE, SIZES, {
+        "shuffled weights": lambda plain, methods, size: {**methods["switcher"][size], "switcher": "shuffled", "inside": "row"},
+        "random": lambda plain, methods, size: {**plain, "same_count_as": "switcher", "noise": NOISE},
+        "from scratch": lambda plain, methods, size: {**plain, "same_structure_as": "switcher", "noise": NOISE},
+    })
+
+EXPERIMENTS = {"lenet300-free": FREE, "lenet300-cost": COST, "lenet300-neurons": NEURONS,
+               "lenet300-neurons-tuning": _tuning(NEURON_TRIALS, TUNED_AT),
                "lenet300-connections-tuning": _tuning(CONNECTION_TRIALS, 4_846)}
