@@ -158,7 +158,7 @@ CONNECTION_TRIALS = {
     "free gates": [_connections(_free_connections, cost=c, lr=lr, every=e)
                    for c, lr, e in ((30.0, 3e-3, "joint"), (100.0, 3e-3, "joint"), (30.0, 1e-2, 4), (100.0, 1e-2, 4))],
     "L0": [_connections(_l0_connections, cost=c, lr=lr) for c, lr in ((30.0, 1e-2), (30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2))],
-    "SCL": [_connections(_scl, cost=c, lr=lr, every="joint") for c, lr in ((300.0, 1e-2), (1000.0, 1e-2), (1000.0, 3e-3), (3000.0, 1e-2))],
+    "SCL": [_connections(_scl, cost=c, lr=lr, every="joint") for c, lr in ((1e4, 1e-2), (3e4, 1e-2), (1e5, 1e-2), (3e4, 3e-3))],
     "magnitude": [_connections(_magnitude_connections, scope=s, start=a, end=b)
                   for s, a, b in (("global", 0.1, 0.95), ("global", 0.5, 1.0), ("global", 1.0, 1.0), ("layer", 0.1, 0.95))],
 }
