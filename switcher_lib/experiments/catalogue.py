@@ -158,7 +158,7 @@ CONNECTION_TRIALS = {
     "free gates": [_connections(_free_connections, cost=c, lr=lr, every=e)
                    for c, lr, e in ((30.0, 3e-3, "joint"), (100.0, 3e-3, "joint"), (30.0, 1e-2, 4), (100.0, 1e-2, 4))],
     "L0": [_connections(_l0_connections, cost=c, lr=lr) for c, lr in ((30.0, 1e-2), (30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2))],
-    "SCL": [_connections(_scl, cost=c, lr=lr, every="joint") for c, lr in ((1e4, 1e-2), (3e4, 1e-2), (1e5, 1e-2), (3e4, 3e-3))],
+    "SCL": [_connections(_scl, cost=c, lr=lr, every="joint") for c, lr in ((1e4, 1e-2), (3e4, 1e-2), (1e5, 1e-2), (1e6, 1e-2))],
     "magnitude": [_connections(_magnitude_connections, scope=s, start=a, end=b)
                   for s, a, b in (("global", 0.1, 0.95), ("global", 0.5, 1.0), ("global", 1.0, 1.0), ("layer", 0.1, 0.95))],
 }
@@ -193,6 +193,14 @@ NEURONS = _comparison(
         "from scratch": lambda plain, methods, size: {**plain, "same_structure_as": "switcher", "noise": NOISE},
     })
 
-EXPERIMENTS = {"lenet300-free": FREE, "lenet300-cost": COST, "lenet300-neurons": NEURONS,
+CONNECTION_CHOICE = {"switcher": 3, "free gates": 0, "magnitude": 0, "L0": 2, "SCL": 0}
+CONNECTIONS = _comparison(
+    "LeNet-300-100 on MNIST, connections: which method keeps the most accuracy with how many weights?",
+    CONNECTION_TRIALS, CONNECTION_CHOICE, CONNECTION_SIZES, {
+        "random": lambda plain, methods, size: {**plain, "same_count_as": "magnitude"},
+        "from scratch": lambda plain, methods, size: {**plain, "same_structure_as": "magnitude"},
+    })
+
+EXPERIMENTS = {"lenet300-free": FREE, "lenet300-cost": COST, "lenet300-neurons": NEURONS, "lenet300-connections": CONNECTIONS,
                "lenet300-neurons-tuning": _tuning(NEURON_TRIALS, TUNED_AT),
                "lenet300-connections-tuning": _tuning(CONNECTION_TRIALS, 4_846)}
