@@ -818,6 +818,7 @@ def test_committed_results_were_made_by_the_present_specifications_and_keep_the_
 
 @pytest.mark.parametrize("trials, choice, size, name", [
     (catalogue.NEURON_TRIALS, catalogue.NEURON_CHOICE, catalogue.TUNED_AT, "lenet300-neurons-tuning"),
+    (catalogue.CONNECTION_TRIALS, catalogue.CONNECTION_CHOICE, min(catalogue.CONNECTION_SIZES), "lenet300-connections-tuning"),
 ])
 def test_the_settings_of_a_comparison_are_those_that_won_the_tuning(trials, choice, size, name):
     results = experiments.load(name, ROOT / "results")

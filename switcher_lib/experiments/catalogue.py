@@ -193,7 +193,7 @@ NEURONS = _comparison(
         "from scratch": lambda plain, methods, size: {**plain, "same_structure_as": "switcher", "noise": NOISE},
     })
 
-CONNECTION_CHOICE = {"switcher": 3, "free gates": 0, "magnitude": 0, "L0": 2, "SCL": 0}
+CONNECTION_CHOICE = {"switcher": 3, "free gates": 0, "magnitude": 0, "L0": 2, "SCL": 3}
 CONNECTIONS = _comparison(
     "LeNet-300-100 on MNIST, connections: which method keeps the most accuracy with how many weights?",
     CONNECTION_TRIALS, CONNECTION_CHOICE, CONNECTION_SIZES, {
