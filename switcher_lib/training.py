@@ -18,7 +18,6 @@ from switcher_lib.metrics import COUNTED
 from switcher_lib.progress import progress_bar
 from switcher_lib.switched import Switched, evaluating
 
-CHECK_EVERY = 50    # task steps between two looks at whether training still makes sense
 
 
 def seed_everything(seed):
@@ -121,7 +120,8 @@ def joint_step(net, x, y, task_optimizer, switcher_optimizer, loss_fn=F.cross_en
 def keep_zeros(model):
     """Keep every weight that is 0 at 0, whatever optimizer trains the model: its gradient is set to 0.
 
-    For fine-tuning after connections were switched off. Weight decay and momentum do nothing to a 0.
+    For fine-tuning after connections were switched off, with a new optimizer: weight decay does nothing to a 0, but the
+    momentum that an old optimizer has gathered would move it.
 
     Parameters
     ----------
@@ -237,7 +237,7 @@ SCHEDULES = {"cosine": cosine, "constant": constant}
 
 
 def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, cost=0.0, task_optimizer=None,
-        stop_at=None, switcher_optimizer=None, schedule="cosine", loss_fn=F.cross_entropy, augment=None, seed=0,
+        stop_at=None, check_every=50, switcher_optimizer=None, schedule="cosine", loss_fn=F.cross_entropy, augment=None, seed=0,
         checkpoint=None, progress=True):
     """Train a switched network by alternate learning, or a plain one by itself.
 
@@ -263,8 +263,11 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     cost : float or callable, default 0.0
         Weight λ of the cost term in the switcher's loss, at least 0; or a function from progress in [0, 1] to λ.
     stop_at : int, optional
-        Number of parameters. The run ends as soon as at most that many remain, within 50 steps; the
-        last record is then of a part of an epoch. For a search that compaction and fine-tuning will follow.
+        Number of parameters. The run ends at the first check that finds at most that many left; the last record is
+        then of a part of an epoch. For a search that compaction and fine-tuning will follow.
+    check_every : int, default 50
+        Task steps, at least 1, between two checks: whether ``stop_at`` is reached, and whether training still makes
+        sense. Where many go off at once, a smaller number keeps a search from running past its goal.
     task_optimizer : callable, optional
         From parameters to an optimizer; default SGD, learning rate 0.05, momentum 0.9, weight decay 1e-4.
     switcher_optimizer : callable, optional
@@ -300,7 +303,8 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     steps between single batches, the cost term and freezing are ours.
     """
     split, validation = (data.train, data.validation) if hasattr(data, "train") else (data, None)
-    _check(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, cost=cost, stop_at=stop_at)
+    _check(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, cost=cost, stop_at=stop_at,
+           check_every=check_every)
     if len(split) == 0:
         raise DataError("data has no training examples.")
     if isinstance(schedule, str) and schedule not in SCHEDULES:
@@ -363,8 +367,8 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                     switcher_losses.append(switcher_step(net, x, y, switch, loss_fn, weight(t)))
                 if switched:
                     net.switcher.after_step(net, (epoch + (i + 1) / steps_per_epoch) / epochs)
-                if i % CHECK_EVERY == 0 or i == steps_per_epoch - 1:
-                    _stop_if_hopeless(net, [*task_losses[-CHECK_EVERY:], *switcher_losses[-CHECK_EVERY:]], epoch, i, cost)
+                if i % check_every == 0 or i == steps_per_epoch - 1:
+                    _stop_if_hopeless(net, [*task_losses[-check_every:], *switcher_losses[-check_every:]], epoch, i, cost)
                     reached = switched and stop_at is not None and net.structure().parameters[1] <= stop_at
                 bar.update()
                 if reached:
@@ -372,8 +376,8 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
             if alternating and every == "epoch" and not reached:
                 for i, (x, y) in enumerate(split.batches(batch_size, generator=order, augment=augment)):
                     switcher_losses.append(switcher_step(net, x, y, switch, loss_fn, weight((epoch + 1) / epochs)))
-                    if i % CHECK_EVERY == 0 or i == steps_per_epoch - 1:
-                        _stop_if_hopeless(net, switcher_losses[-CHECK_EVERY:], epoch, steps_per_epoch + i, cost)
+                    if i % check_every == 0 or i == steps_per_epoch - 1:
+                        _stop_if_hopeless(net, switcher_losses[-check_every:], epoch, steps_per_epoch + i, cost)
             bar.close()
             seconds += time.perf_counter() - began
             switcher_steps += len(switcher_losses)
@@ -404,8 +408,9 @@ def _mean(losses):
     return float(torch.stack(losses).mean()) if losses else None
 
 
-def _check(epochs, batch_size, every, warmup, freeze, cost, stop_at):
-    for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("warmup", warmup, 0)):
+def _check(epochs, batch_size, every, warmup, freeze, cost, stop_at, check_every):
+    for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("warmup", warmup, 0),
+                               ("check_every", check_every, 1)):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
     if every not in ("epoch", "joint") and (not isinstance(every, int) or every < 1):

@@ -219,9 +219,8 @@ def test_the_cost_term_makes_a_network_smaller():
     assert left(0.8) < left(0.0)
 
 
-def test_a_run_ends_at_the_size_that_it_was_to_stop_at_and_stays_ended(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "CHECK_EVERY", 1)
-    how = dict(epochs=40, batch_size=8, every=1, cost=0.8, switcher_optimizer=partial(Adam, lr=0.01), stop_at=100)
+def test_a_run_ends_at_the_size_that_it_was_to_stop_at_and_stays_ended(tmp_path):
+    how = dict(epochs=40, batch_size=8, every=1, cost=0.8, switcher_optimizer=partial(Adam, lr=0.01), stop_at=100, check_every=1)
     net = switched(switcher="free")
     history = fit(net, networks.split(60), checkpoint=tmp_path / "run.pt", **how)
     assert net.structure().parameters[1] == history.last["parameters"] <= 100 < history.records[-2]["parameters"]
@@ -546,3 +545,13 @@ def test_a_checkpoint_of_another_budget_is_refused(tmp_path):
         net = sl.Switched(networks.mlp(), torch.randn(2, 6), switcher=partial(sl.MagnitudeSwitcher, budget=budget))
         with pytest.raises(ValueError, match="another model or run") if refused else nullcontext():
             sl.fit(net, networks.split(400), epochs=1, checkpoint=tmp_path / "run.pt", progress=False)
+
+
+def test_a_search_that_is_checked_seldom_runs_past_its_size():
+    def task_steps(check_every):
+        return fit(switched(switcher="free"), networks.split(400), epochs=40, batch_size=8, every=1, cost=0.8, stop_at=100,
+                   switcher_optimizer=partial(Adam, lr=0.01), check_every=check_every).last["task_steps"]
+
+    assert task_steps(1) < task_steps(40)
+    with pytest.raises(ValueError, match="check_every=0 must be an integer of at least 1"):
+        task_steps(0)

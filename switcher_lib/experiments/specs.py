@@ -254,7 +254,7 @@ def _check_fit(where, part, settings):
             ramp(**settings["cost"])
         if settings.get("schedule", "cosine") not in ("cosine", "constant"):
             raise unknown_name("schedule", settings["schedule"], ("cosine", "constant"), "schedule")
-        names = ("epochs", "batch_size", "every", "warmup", "freeze", "stop_at")
+        names = ("epochs", "batch_size", "every", "warmup", "freeze", "stop_at", "check_every")
         _check(**{name: settings.get(name, defaults[name]) for name in names}, cost=0.0)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {part}: {error}") from error
