@@ -17,6 +17,9 @@ COLORS = {
     "magnitude": "#009E73",
     "U-Net": "#CC79A7",
     "statistics": "#E69F00",
+    "SCL": "#882255",
+    "L0": "#F0E442",
+    "slimming": "#44AA99",
 }
 ON, OFF = "#0072B2", "#D55E00"
 
