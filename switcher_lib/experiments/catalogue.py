@@ -201,6 +201,14 @@ CONNECTIONS = _comparison(
         "from scratch": lambda plain, methods, size: {**plain, "same_structure_as": "magnitude"},
     })
 
+SIXTY = Experiment(
+    question="LeNet-300-100 on MNIST, 60 times fewer weights: what do twice the epochs of the comparison bring?",
+    model="lenet_300_100", data="mnist", epochs=2 * TOTAL,
+    methods={"magnitude": {4_846: {
+        **_cut("magnitude", 4_846, epochs=TOTAL, options={"scope": "global", "start": 0.1, "end": 0.95}, level="connection"),
+        "finetune": {**REST, "until_epoch": 2 * TOTAL, "task_sgd": SGD}}}})
+
 EXPERIMENTS = {"lenet300-free": FREE, "lenet300-cost": COST, "lenet300-neurons": NEURONS, "lenet300-connections": CONNECTIONS,
+               "lenet300-sixty": SIXTY,
                "lenet300-neurons-tuning": _tuning(NEURON_TRIALS, TUNED_AT),
                "lenet300-connections-tuning": _tuning(CONNECTION_TRIALS, 4_846)}
