@@ -18,8 +18,6 @@ from switcher_lib.metrics import COUNTED
 from switcher_lib.progress import progress_bar
 from switcher_lib.switched import Switched, evaluating
 
-
-
 def seed_everything(seed):
     """Seed PyTorch's global generator, from which models and switchers draw their first weights.
 
@@ -52,11 +50,7 @@ def task_step(net, x, y, optimizer, loss_fn=F.cross_entropy):
     Tensor of shape ()
         The loss before the step, detached.
     """
-    loss = net.task_loss(x, y, loss_fn)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss.detach()
+    return _descend(net.task_loss(x, y, loss_fn), optimizer)
 
 
 def switcher_step(net, x, y, optimizer, loss_fn=F.cross_entropy, cost=0.0):
@@ -80,11 +74,7 @@ def switcher_step(net, x, y, optimizer, loss_fn=F.cross_entropy, cost=0.0):
     Tensor of shape ()
         The loss before the step, cost term included, detached.
     """
-    loss = net.switcher_loss(x, y, loss_fn, cost)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss.detach()
+    return _descend(net.switcher_loss(x, y, loss_fn, cost), optimizer)
 
 
 def joint_step(net, x, y, task_optimizer, switcher_optimizer, loss_fn=F.cross_entropy, cost=0.0):
@@ -108,12 +98,16 @@ def joint_step(net, x, y, task_optimizer, switcher_optimizer, loss_fn=F.cross_en
     Tensor of shape ()
         The loss before the step, cost term included, detached.
     """
-    loss = net.joint_loss(x, y, loss_fn, cost)
-    task_optimizer.zero_grad()
-    switcher_optimizer.zero_grad()
+    return _descend(net.joint_loss(x, y, loss_fn, cost), task_optimizer, switcher_optimizer)
+
+
+def _descend(loss, *optimizers):
+    """Take one step of each optimizer down the loss; return the loss before it, detached."""
+    for optimizer in optimizers:
+        optimizer.zero_grad()
     loss.backward()
-    task_optimizer.step()
-    switcher_optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     return loss.detach()
 
 
@@ -316,7 +310,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     rate = SCHEDULES.get(schedule, schedule) if isinstance(schedule, str) else schedule
     weight = cost if callable(cost) else lambda t: cost
     switched = isinstance(net, Switched)
-    if switched and freeze and getattr(net.switcher, "end", 0) > 1 - freeze:
+    if switched and freeze and net.switcher.end > 1 - freeze:
         raise ValueError(f"freeze={freeze} fixes the structure at progress {1 - freeze:g}, before the switcher has made its last cut "
                          f"(end={net.switcher.end}). Lower one of them.")
     learns = switched and net.switcher.learns
@@ -328,8 +322,9 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                dict(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, seed=seed,
                     stop_at=stop_at, cost=None if callable(cost) else cost, examples=len(split)))
     if switched:
-        plain = {name: value for name, value in vars(net.switcher).items() if isinstance(value, (int, float, str, bool))}
-        run.settings |= dict(refresh=net.refresh, flow=net.flow, noise=net.noise, switcher=plain | {"training": None})
+        plain = {name: value for name, value in vars(net.switcher).items()
+                 if isinstance(value, (int, float, str)) and name != "training"}
+        run.settings |= dict(refresh=net.refresh, flow=net.flow, noise=net.noise, switcher=plain)
     start = run.resume()
     history = run.history
     frozen_from = round(epochs * (1 - freeze))
@@ -362,7 +357,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                 elif switched:
                     task_losses.append(task_step(net, x, y, task, loss_fn))
                 else:
-                    task_losses.append(_plain_step(net, x, y, task, loss_fn))
+                    task_losses.append(_descend(loss_fn(net(x), y), task))
                 if alternating and isinstance(every, int) and (epoch * steps_per_epoch + i + 1) % every == 0:
                     switcher_losses.append(switcher_step(net, x, y, switch, loss_fn, weight(t)))
                 if switched:
@@ -394,14 +389,6 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
             if reached:
                 break
     return history
-
-
-def _plain_step(model, x, y, optimizer, loss_fn):
-    loss = loss_fn(model(x), y)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss.detach()
 
 
 def _mean(losses):

@@ -280,7 +280,7 @@ for _ in range(20):
             for seed in range(first, first + 10_000):
                 results.add({"method": "m", "seed": seed, "spec": {}, "ballast": "x" * 100_000})
                 results.write(b"y" * 3_000_000, results.path.with_name("network"))
-    time.sleep(draw.uniform(0.02, 0.2))
+    time.sleep(draw.uniform(0.02, 0.6))    # long enough for a few writes on a busy machine, too
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     runs = json.load(open(path))["runs"] if os.path.exists(path) else []

@@ -531,7 +531,8 @@ def test_an_unlucky_draw_of_a_stochastic_gate_does_not_stop_training():
     for seed in range(8):    # most gates draw 0 at most steps, while in eval mode all are on
         sl.seed_everything(seed)
         net = sl.Switched(networks.mlp((6, 2, 3), seed=seed), torch.randn(2, 6), switcher=partial(sl.HardConcreteSwitcher, on=0.1))
-        sl.fit(net, networks.split(400), epochs=1, every="joint", progress=False)
+        history = sl.fit(net, networks.split(400), epochs=1, every="joint", progress=False)
+        assert history.last["task_steps"] == 7 and all(history.last["on"].values())
 
 
 def test_a_cut_that_would_come_after_the_freeze_is_refused():

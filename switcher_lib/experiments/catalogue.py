@@ -68,7 +68,7 @@ def _at(points, make):
 def _search(switcher, size, *, options=None, cost, lr, every, **switched):
     """A search by the switcher's own learning, against a cost that rises until ``size`` parameters are left.
 
-    ``cost`` is the λ that was tuned at 20,000 neurons' parameters; a smaller network needs a larger one to get there.
+    At the neuron level ``cost`` is the λ that was tuned at ``TUNED_AT`` parameters; a smaller network needs a larger one.
     """
     if switched.get("level") != "connection" and size < TUNED_AT:
         cost = round(cost * (TUNED_AT / size) ** 1.5, 3)

@@ -10,7 +10,7 @@ from collections import Counter
 
 import torch
 
-from switcher_lib.experiments.results import follows, key, rebuild, unpack
+from switcher_lib.experiments.results import at, follows, key, rebuild, unpack
 from switcher_lib.metrics import count_parameters
 
 EXAMPLES = {"mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}
@@ -105,24 +105,24 @@ def check(results, experiment, methods):
         If a record breaks a rule or is there twice, a row lacks seeds, a searched method of a curve lacks operating
         points, or a control is missing; the message lists each.
     """
-    broken = [f"{method}{_at(point)}, seed {seed}: {times} results" for (method, point, seed), times
+    broken = [f"{method}{at(point)}, seed {seed}: {times} results" for (method, point, seed), times
               in Counter(map(key, results.runs)).items() if times > 1 and method in methods]
     for record in results.runs:
         if record["method"] in methods:
-            at = _at(record.get("point"))
+            where = at(record.get("point"))
             reasons = violations(record, experiment)
             if not reasons and (source := experiment.source(*key(record))) is not None:
                 other = results.find(*source)
                 if other is None or not follows(record, other):
-                    reasons = [f"it did not take over what {source[0]!r}{_at(source[1])} has now; run it again"]
-            broken += [f"{record['method']}{at}, seed {record['seed']}: {words}" for words in reasons]
+                    reasons = [f"it did not take over what {source[0]!r}{at(source[1])} has now; run it again"]
+            broken += [f"{record['method']}{where}, seed {record['seed']}: {words}" for words in reasons]
     for method in dict.fromkeys([*methods, *experiment.controls]):
         for point in experiment.points(method):
             have = tuple(r["seed"] for r in results.of(method, point))
             missing = [seed for seed in experiment.seeds if seed not in have]
             if missing and (have or method in experiment.controls):
                 plural = "s" * (len(missing) > 1)
-                broken.append(f"{method}{_at(point)}: no result for seed{plural} {', '.join(map(str, missing))}")
+                broken.append(f"{method}{at(point)}: no result for seed{plural} {', '.join(map(str, missing))}")
         there = [point for point in experiment.points(method) if results.of(method, point)]
         spec = experiment.spec(method, experiment.points(method)[0])
         if experiment.curve and spec["kind"] == "switched" and not spec.get("untrained") and 0 < len(there) < CURVE:
@@ -130,7 +130,3 @@ def check(results, experiment, methods):
     if broken:
         raise ProtocolError(f"{results.path}: {len(broken)} reason{'s' * (len(broken) > 1)} against a table. "
                             + "; ".join(broken[:8]) + ("; …" if len(broken) > 8 else "") + ".")
-
-
-def _at(point):
-    return "" if point is None else f" at {point:,}"

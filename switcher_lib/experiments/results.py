@@ -149,6 +149,11 @@ def key(record):
     return record["method"], record.get("point"), record["seed"]
 
 
+def at(point):
+    """Return how a ``point`` is told behind a method's name: " at 20,000", or nothing."""
+    return "" if point is None else f" at {point:,}"
+
+
 def follows(record, source):
     """Return whether a record took its counts, or its structure, over from the record ``source`` as that is now."""
     part = "mask" if "same_structure_as" in record["spec"] and "mask" in record and "mask" in source else "sites"

@@ -17,7 +17,7 @@ from switcher_lib import models
 from switcher_lib.compaction import compact, fold, fold_batchnorm
 from switcher_lib.errors import DataError, unknown_name
 from switcher_lib.experiments.catalogue import EXPERIMENTS
-from switcher_lib.experiments.results import Results, differences, follows, pack, unpack
+from switcher_lib.experiments.results import Results, at, differences, follows, pack, unpack
 from switcher_lib.experiments.specs import Experiment, check_seeds, ramp
 from switcher_lib.metrics import count_macs, count_nonzero_parameters, count_nonzero_weights, macs_per_weight
 from switcher_lib.progress import progress_bar
@@ -157,12 +157,8 @@ def _refuse_other_specs(experiment, results, tasks, redo):
         spec = experiment.spec(method, point)
         if old is not None and old["spec"] != spec:
             raise ValueError(
-                f"{results.path} has a result of {method!r}{_at(point)} with seed {seed} that another specification made "
+                f"{results.path} has a result of {method!r}{at(point)} with seed {seed} that another specification made "
                 f"({differences(old['spec'], spec)}). Give redo=True (--redo) to replace it, or another folder.")
-
-
-def _at(point):
-    return "" if point is None else f" at {point:,}"
 
 
 def _done(experiment, results, task):
@@ -182,7 +178,7 @@ def _needed(experiment, results, task):
     record = results.find(*source, spec=experiment.spec(*source[:2]))
     if record is None:
         other, point, seed = source
-        raise ValueError(f"method {task[0]!r} needs the result of {other!r}{_at(point)} with seed {seed}; run that first.")
+        raise ValueError(f"method {task[0]!r} needs the result of {other!r}{at(point)} with seed {seed}; run that first.")
     return record
 
 
@@ -231,7 +227,7 @@ def run_one(experiment, method, point=None, seed=0, threads=1, other=None):
     try:
         return _Run(get(experiment), method, point, seed, other).record(threads)
     except Exception as error:
-        error.add_note(f"It was the run of {method!r}{_at(point)} with seed {seed}; what was finished before it is kept.")
+        error.add_note(f"It was the run of {method!r}{at(point)} with seed {seed}; what was finished before it is kept.")
         raise
     finally:
         torch.set_num_threads(before)
@@ -353,8 +349,8 @@ class _Run:
         if self.spec.get("save") and self.seed == 0:
             with tempfile.TemporaryDirectory() as folder:
                 self.small.save(path := Path(folder) / "network.safetensors")
-                at = "" if self.point is None else f"-{self.point}"
-                self.files[f"{self.method}{at}-0.safetensors"] = path.read_bytes()
+                point = "" if self.point is None else f"-{self.point}"
+                self.files[f"{self.method}{point}-0.safetensors"] = path.read_bytes()
         return model
 
 

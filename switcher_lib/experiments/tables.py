@@ -5,6 +5,7 @@ import statistics
 from dataclasses import dataclass
 
 from switcher_lib.experiments.protocol import check
+from switcher_lib.experiments.results import at
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def mean_std(values):
 
 def text(rows):
     """Return the rows as an aligned table."""
-    labels = [row.method if row.point is None else f"{row.method} at {row.point:,}" for row in rows]
+    labels = [row.method + at(row.point) for row in rows]
     width = max((len(label) for label in labels), default=6)
     lines = [f"{'method':{width}}  {'accuracy %':>15}  {'off %':>14}  {'at step 0':>9}  {'parameters':>18}  {'MACs':>9}  "
              f"{'seconds':>7}  seeds"]

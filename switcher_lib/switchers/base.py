@@ -27,6 +27,7 @@ class Switcher(nn.Module):
     """
 
     levels = ("neuron", "connection")    # what it can switch
+    end = 0.0    # progress of training at which after_step() has changed the structure for the last time
 
     def __init__(self, sites, gate="clamp", saturation=None):
         super().__init__()

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from switcher_lib.switchers.base import Switcher
+from switcher_lib.switchers.row import check_scorer, output_layer
 
 
 class EntrySwitcher(Switcher):
@@ -38,10 +39,7 @@ class EntrySwitcher(Switcher):
 
     def __init__(self, sites, hidden=8, gate="clamp", bias=0.5, spread=1.0, saturation=None):
         super().__init__(sites, gate, saturation)
-        if not isinstance(hidden, int) or hidden < 1:
-            raise ValueError(f"hidden={hidden!r} must be an integer of at least 1.")
-        if not spread > 0:
-            raise ValueError(f"spread={spread!r} must be above 0.")
+        check_scorer(hidden, spread)
         self.scorers = nn.ModuleDict({site.key: _EntryScorer(hidden, bias, spread) for site in self.sites})
 
     def scores(self, params):
@@ -57,9 +55,7 @@ class _EntryScorer(nn.Module):
         self.entry = nn.Linear(2, hidden)
         self.row = nn.Linear(3, hidden, bias=False)
         self.column = nn.Linear(3, hidden, bias=False)
-        self.out = nn.Linear(hidden, 1)
-        nn.init.uniform_(self.out.weight, -spread / hidden**0.5, spread / hidden**0.5)
-        nn.init.constant_(self.out.bias, bias)
+        self.out = output_layer(hidden, bias, spread)
 
     def forward(self, weight):
         w = weight / (weight.std(unbiased=False) + 1e-8)    # of the layer, so that a weak neuron still looks weak

@@ -38,12 +38,9 @@ class RowSwitcher(Switcher):
 
     def __init__(self, sites, hidden=32, reads="incoming", gate="clamp", bias=0.5, spread=1.0, saturation=None):
         super().__init__(sites, gate, saturation)
-        if not isinstance(hidden, int) or hidden < 1:
-            raise ValueError(f"hidden={hidden!r} must be an integer of at least 1.")
+        check_scorer(hidden, spread)
         if reads not in ("incoming", "outgoing", "both"):
             raise unknown_name("reads", reads, ("incoming", "outgoing", "both"), "set of weights")
-        if not spread > 0:
-            raise ValueError(f"spread={spread!r} must be above 0.")
         self.reads = reads
         self.scorers = nn.ModuleDict({site.key: scorer(_width(site, reads), hidden, bias, spread) for site in self.sites})
 
@@ -75,10 +72,32 @@ def scorer(width, hidden, bias, spread=1.0):
     nn.Sequential
         Linear, ReLU, Linear.
     """
+    out = output_layer(hidden, bias, spread)
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), out)
+
+
+def output_layer(hidden, bias, spread):
+    """Return the last layer of a scorer: from hidden activations to one score.
+
+    Parameters
+    ----------
+    hidden : int
+        How many activations there are.
+    bias, spread : float
+        As for :func:`scorer`.
+    """
     out = nn.Linear(hidden, 1)
     nn.init.uniform_(out.weight, -spread / hidden**0.5, spread / hidden**0.5)    # PyTorch's own range, times spread
     nn.init.constant_(out.bias, bias)
-    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), out)
+    return out
+
+
+def check_scorer(hidden, spread=1.0):
+    """Raise a ``ValueError`` unless ``hidden`` is an integer of at least 1 and ``spread`` above 0."""
+    if not isinstance(hidden, int) or hidden < 1:
+        raise ValueError(f"hidden={hidden!r} must be an integer of at least 1.")
+    if not spread > 0:
+        raise ValueError(f"spread={spread!r} must be above 0.")
 
 
 def _width(site, reads):

@@ -2,7 +2,6 @@
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from switcher_lib.errors import unknown_name
 from switcher_lib.switchers.base import Switcher

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from switcher_lib.switchers.base import Switcher
-from switcher_lib.switchers.row import scorer
+from switcher_lib.switchers.row import check_scorer, scorer
 
 
 class StatsSwitcher(Switcher):
@@ -38,8 +38,7 @@ class StatsSwitcher(Switcher):
 
     def __init__(self, sites, hidden=32, shared=True, gate="clamp", bias=0.5, saturation=None):
         super().__init__(sites, gate, saturation)
-        if not isinstance(hidden, int) or hidden < 1:
-            raise ValueError(f"hidden={hidden!r} must be an integer of at least 1.")
+        check_scorer(hidden)
         self.shared = shared
         self.scorer = scorer(STATISTICS, hidden, bias) if shared else nn.ModuleDict(
             {site.key: scorer(STATISTICS, hidden, bias) for site in self.sites})
