@@ -3,6 +3,7 @@
 import copy
 import errno
 import json
+import math
 import os
 import signal
 import subprocess
@@ -163,6 +164,26 @@ def test_a_run_that_breaks_off_loses_nothing_that_was_finished(tiny, tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         experiments.run("tiny", seeds=range(4), methods=["dense"], folder=tmp_path)
     assert [r["seed"] for r in experiments.load("tiny", tmp_path).runs] == [0, 1]
+
+
+def test_a_run_that_training_stops_is_kept_told_and_not_repeated(tmp_path, monkeypatch):
+    digits, asked = data.load("digits"), []
+    monkeypatch.setattr(data, "load", lambda name: digits)
+    bad = replace(TINY, methods={"dense": {**TINY.spec("dense"), "task_sgd": {"lr": 1e6}}, "switcher": {**SEARCH, "task_sgd": {"lr": 1e9}},
+                                 "random": TINY.spec("random")}, seeds=(0, 1), controls=())
+    results = experiments.run("bad", methods=["dense", "switcher"], folder=tmp_path, experiment=bad, progress=False)
+    assert not results.of("switcher") and [r["seed"] for r in results.stopped("switcher")] == [0, 1]
+    assert all("the loss is not finite" in r["stopped"] for r in results.stopped("switcher"))
+    (row,) = table(results, ["switcher"], bad)
+    assert row.stopped == (0, 1) and row.seeds == () and math.isnan(row.accuracy[0]) and "(stopped: 0,1)" in text([row])
+    with pytest.raises(ValueError, match="'random' needs the structure of 'switcher' with seed 0, whose training stopped"):
+        experiments.run("bad", methods=["random"], folder=tmp_path, experiment=bad, progress=False)
+    monkeypatch.setattr(runner, "run_one", lambda *call: asked.append(call))
+    experiments.run("bad", methods=["dense", "switcher"], folder=tmp_path, experiment=bad, progress=False)
+    assert not asked
+    other = replace(bad, methods={**bad.methods, "switcher": {**SEARCH, "task_sgd": {"lr": 1e8}}})
+    with pytest.raises(ProtocolError, match="another version of the specification"):
+        table(results, ["switcher"], other)
 
 
 def test_a_method_that_takes_anothers_count_says_at_once_when_that_is_missing(tiny, tmp_path, monkeypatch):

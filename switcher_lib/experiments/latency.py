@@ -46,7 +46,7 @@ def measure(name, experiment, folder="results", runs=200):
         check(results, experiment, list(experiment.methods))
         networks = {("dense network", None): models.make(experiment.model)}
         networks |= {(r["method"], r.get("point")): rebuild(r, experiment) for r in results.runs
-                     if r["seed"] == experiment.seeds[0] and r.get("level", "neuron") == "neuron"}
+                     if r["seed"] == experiment.seeds[0] and "stopped" not in r and r.get("level", "neuron") == "neuron"}
         images = data.load(experiment.data).train.images
         times = [{"method": method, "point": point, **asdict(latency)} for batch in BATCHES for (method, point), latency in
                  compare_latency(networks, images[:batch].clone(), runs=runs).items()]

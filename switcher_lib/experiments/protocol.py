@@ -37,11 +37,13 @@ def violations(record, experiment):
     Returns
     -------
     list of str
-        Empty if it may stand in a table.
+        Empty if it may stand in a table, as a run that training itself stopped may.
     """
     method, point = record["method"], record.get("point")
     if method not in experiment.methods or point not in experiment.points(method):
         return ["the experiment has no such method and operating point"]
+    if "stopped" in record:    # a failure is kept: it has no result, only a reason
+        return [] if record["spec"] == experiment.spec(method, point) else ["another version of the specification made it"]
     if missing := [name for name in NEEDED if record.get(name) is None and name != "certificate" or name not in record]:
         return [f"it does not tell {', '.join(missing)}"]
     if record["spec"] != experiment.spec(method, point):
@@ -111,14 +113,14 @@ def check(results, experiment, methods):
         if record["method"] in methods:
             where = at(record.get("point"))
             reasons = violations(record, experiment)
-            if not reasons and (source := experiment.source(*key(record))) is not None:
+            if not reasons and "stopped" not in record and (source := experiment.source(*key(record))) is not None:
                 other = results.find(*source)
                 if other is None or not follows(record, other):
                     reasons = [f"it did not take over what {source[0]!r}{at(source[1])} has now; run it again"]
             broken += [f"{record['method']}{where}, seed {record['seed']}: {words}" for words in reasons]
     for method in dict.fromkeys([*methods, *experiment.controls]):
         for point in experiment.points(method):
-            have = tuple(r["seed"] for r in results.of(method, point))
+            have = tuple(r["seed"] for r in [*results.of(method, point), *results.stopped(method, point)])
             missing = [seed for seed in experiment.seeds if seed not in have]
             if missing and (have or method in experiment.controls):
                 plural = "s" * (len(missing) > 1)

@@ -140,8 +140,12 @@ class Results:
             part.unlink(missing_ok=True)
 
     def of(self, method, point=None):
-        """Return the records of one method (at one operating point), in the order of their seeds."""
-        return [r for r in self.runs if r["method"] == method and r.get("point") == point]
+        """Return the records of one method (at one operating point), in the order of their seeds, without those that stopped."""
+        return [r for r in self.runs if key(r)[:2] == (method, point) and "stopped" not in r]
+
+    def stopped(self, method, point=None):
+        """Return the records of runs that training itself stopped: ``stopped`` is the reason."""
+        return [r for r in self.runs if key(r)[:2] == (method, point) and "stopped" in r]
 
 
 def key(record):

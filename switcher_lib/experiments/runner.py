@@ -15,7 +15,7 @@ from torch.optim import SGD, Adam
 from switcher_lib import data as data_module
 from switcher_lib import models
 from switcher_lib.compaction import compact, fold, fold_batchnorm
-from switcher_lib.errors import DataError, unknown_name
+from switcher_lib.errors import DataError, TrainingStopped, unknown_name
 from switcher_lib.experiments.catalogue import EXPERIMENTS
 from switcher_lib.experiments.results import Results, at, differences, follows, pack, unpack
 from switcher_lib.experiments.specs import Experiment, check_seeds, ramp
@@ -167,7 +167,7 @@ def _done(experiment, results, task):
     if record is None or source is None:
         return record is not None
     other = results.find(*source, spec=experiment.spec(*source[:2]))
-    return other is not None and follows(record, other)
+    return "stopped" in record or (other is not None and "stopped" not in other and follows(record, other))
 
 
 def _needed(experiment, results, task):
@@ -179,6 +179,9 @@ def _needed(experiment, results, task):
     if record is None:
         other, point, seed = source
         raise ValueError(f"method {task[0]!r} needs the result of {other!r}{at(point)} with seed {seed}; run that first.")
+    if "stopped" in record:
+        raise ValueError(f"method {task[0]!r} needs the structure of {source[0]!r}{at(source[1])} with seed {source[2]}, whose training "
+                         f"stopped: {record['stopped']}")
     return record
 
 
@@ -218,7 +221,7 @@ def run_one(experiment, method, point=None, seed=0, threads=1, other=None):
     record : dict
         ``spec``, ``seed``, test accuracy, neurons or connections in all and on at each site, at the start and at the
         end, the structure itself (``mask``), parameters (those that are not 0), weights, MACs, training seconds, and
-        where and with what it ran.
+        where and with what it ran. If training stops itself, ``stopped`` has the reason in place of all results.
     files : dict of str to bytes
         Endings of file names, and what goes into them.
     """
@@ -226,6 +229,9 @@ def run_one(experiment, method, point=None, seed=0, threads=1, other=None):
     torch.set_num_threads(threads)
     try:
         return _Run(get(experiment), method, point, seed, other).record(threads)
+    except TrainingStopped as error:    # a failure is a result, too
+        return dict(method=method, point=point, seed=seed, spec=get(experiment).spec(method, point), stopped=str(error),
+                    threads=threads, torch=torch.__version__, python=platform.python_version(), commit=_commit()), {}
     except Exception as error:
         error.add_note(f"It was the run of {method!r}{at(point)} with seed {seed}; what was finished before it is kept.")
         raise

@@ -28,6 +28,8 @@ class Row:
         Hidden neurons off before training, percent.
     parameters, macs, seconds : (float, float)
         Of the network that was evaluated, zeros not counted; training time.
+    stopped : tuple of int
+        Seeds whose training stopped with an error: they are in none of the numbers, which are NaN if no run is left.
     """
 
     method: str
@@ -39,6 +41,7 @@ class Row:
     parameters: tuple
     macs: tuple
     seconds: tuple
+    stopped: tuple = ()
 
 
 def table(results, methods=None, experiment=None):
@@ -69,18 +72,18 @@ def table(results, methods=None, experiment=None):
     rows = []
     for name in names:
         points = sorted({r.get("point") for r in results.runs if r["method"] == name}, key=lambda p: (p is None, p or 0), reverse=True)
-        rows += [_row(name, point, results.of(name, point)) for point in points]
+        rows += [_row(name, point, results.of(name, point), results.stopped(name, point)) for point in points]
     return rows
 
 
-def _row(name, point, runs):
+def _row(name, point, runs, stopped):
     return Row(
         method=name, point=point, seeds=tuple(r["seed"] for r in runs),
         accuracy=mean_std([100 * r["test_accuracy"] for r in runs]),
         off=mean_std([_off({key: on for key, (_, on) in r["sites"].items()}, r) for r in runs]),
         off_at_start=mean_std([_off(r["on_at_start"], r) for r in runs]),
         parameters=mean_std([r["parameters"] for r in runs]), macs=mean_std([r["macs"] for r in runs]),
-        seconds=mean_std([r["seconds"] for r in runs]),
+        seconds=mean_std([r["seconds"] for r in runs]), stopped=tuple(r["seed"] for r in stopped),
     )
 
 
@@ -91,8 +94,8 @@ def _off(on, run):
 
 
 def mean_std(values):
-    """Return mean and sample standard deviation of ``values`` (0 for a single one; NaN if one is not known)."""
-    if any(map(math.isnan, values)):
+    """Return mean and sample standard deviation of ``values`` (0 for a single one; NaN if there is none or one is not known)."""
+    if not values or any(map(math.isnan, values)):
         return math.nan, math.nan
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
@@ -106,5 +109,10 @@ def text(rows):
     for label, row in zip(labels, rows):
         lines.append(f"{label:{width}}  {row.accuracy[0]:7.3f} ± {row.accuracy[1]:5.3f}  {row.off[0]:6.1f} ± {row.off[1]:5.1f}  "
                      f"{row.off_at_start[0]:9.1f}  {row.parameters[0]:9,.0f} ± {row.parameters[1]:6,.0f}  {row.macs[0]:9,.0f}  "
-                     f"{row.seconds[0]:7.1f}  {','.join(map(str, row.seeds))}")
+                     f"{row.seconds[0]:7.1f}  {_seeds(row)}")
     return "\n".join(lines)
+
+
+def _seeds(row):
+    """The seeds behind a row, and those that stopped."""
+    return " ".join([",".join(map(str, row.seeds)), f"(stopped: {','.join(map(str, row.stopped))})" * bool(row.stopped)]).strip()

@@ -24,6 +24,8 @@ class UNetSwitcher(Switcher):
         Which weights make a neuron's row. Features have outgoing weights only; connections are the image itself.
     gate : str or callable, default "relu_bn"
         Maps scores to factors; see :mod:`switcher_lib.gates`.
+    saturation : float, optional
+        How the cost term counts; see :class:`Switcher`.
 
     References
     ----------
@@ -33,8 +35,8 @@ class UNetSwitcher(Switcher):
     gate. Not known, and chosen here: two convolutions a level, transposed convolutions going up, the depth.
     """
 
-    def __init__(self, sites, channels=(8, 16, 32, 64, 128), reads="outgoing", gate="relu_bn"):
-        super().__init__(sites, gate)
+    def __init__(self, sites, channels=(8, 16, 32, 64, 128), reads="outgoing", gate="relu_bn", saturation=None):
+        super().__init__(sites, gate, saturation)
         if len(channels) < 1 or any(not isinstance(c, int) or c < 1 for c in channels):
             raise ValueError(f"channels={channels!r} must be positive integers, at least one.")
         if reads not in ("incoming", "outgoing"):
