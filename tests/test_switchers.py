@@ -98,6 +98,24 @@ def test_row_switcher_reads_what_it_is_told(reads, mixed):
     assert moved == (reads != "incoming")
 
 
+def test_row_switcher_with_scores_of_its_own_adds_them(mixed):
+    sites, params = mixed
+    torch.manual_seed(0)
+    plain = sl.RowSwitcher(sites)
+    torch.manual_seed(0)
+    switcher = sl.RowSwitcher(sites, own=10.0)
+    before = plain.scores(params)
+    assert all(torch.equal(score, before[key]) for key, score in switcher.scores(params).items())    # they start at 0
+    switcher.free[sites[0].key].data[1] = 0.2
+    first, *others = (switcher.scores(params)[site.key] - before[site.key] for site in sites)
+    assert first[1].item() == pytest.approx(2.0) and first.count_nonzero() == 1 and not any(other.any() for other in others)
+    sum(score.sum() for score in switcher.scores(params).values()).backward()
+    assert all((free.grad == 10).all() for free in switcher.free.values())
+    assert not list(plain.free.parameters())
+    with pytest.raises(ValueError, match="own=-1"):
+        sl.RowSwitcher(sites, own=-1)
+
+
 def test_scores_start_near_the_bias():
     net = networks.mlp((50, 40, 3))
     sites, _ = sl.find_sites(net, torch.randn(2, 50))

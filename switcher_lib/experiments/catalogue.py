@@ -65,7 +65,7 @@ def _at(points, make):
     return {point: make(point) for point in points}
 
 
-def _search(switcher, size, *, options=None, cost, lr, every, **switched):
+def _search(switcher, size, *, options=None, cost, lr, every, fit=None, **switched):
     """A search by the switcher's own learning, against a cost that rises until ``size`` parameters are left.
 
     At the neuron level ``cost`` is the λ that was tuned at ``TUNED_AT`` parameters; a smaller network needs a larger one.
@@ -74,7 +74,7 @@ def _search(switcher, size, *, options=None, cost, lr, every, **switched):
         cost = round(cost * (TUNED_AT / size) ** 1.5, 3)
     return {"kind": "switched", "switcher": switcher, "options": options or {}, "switched": switched, "task_sgd": FAST,
             "fit": {"epochs": SEARCH_EPOCHS, "batch_size": BATCH, "every": every, "stop_at": size,
-                    "cost": {"start": 0.0, "end": cost, "until": 0.8}},
+                    "cost": {"start": 0.0, "end": cost, "until": 0.8}, **(fit or {})},
             "switcher_adam": {"lr": lr, "fused": True}}
 
 
@@ -93,7 +93,9 @@ def _neurons(make, **settings):
 
 
 def _row(size, cost, lr, **switched):
-    return _search("row", size, options={"reads": "both", "saturation": 0.3}, cost=cost, lr=lr, every=4, refresh=4, **switched)
+    # a shared scorer moves a whole layer's scores at once: without frequent checks a search runs past its size
+    return _search("row", size, options={"reads": "both", "saturation": 0.3}, cost=cost, lr=lr, every=4, refresh=4,
+                   fit={"check_every": 10}, **switched)
 
 
 def _free(size, cost, lr, bias, **switched):
@@ -241,10 +243,11 @@ CHANGES = {
     # what the switcher reads, and with how many networks
     "input: incoming weights": _options(reads="incoming"),
     "input: outgoing weights": _options(reads="outgoing"),
-    "input: statistics, one for each layer": {"switcher": "stats", **_options(reads=None, spread=None, shared=False)},
-    "input: statistics, shared": {"switcher": "stats", **_options(reads=None, spread=None)},
-    "input: weight image (U-Net)": {"switcher": "unet", **_options(reads=None, spread=None)},
-    "input: none (free gates)": {"switcher": "free", **_options(reads=None, spread=None), "switched": {"refresh": None}},
+    "input: statistics, one for each layer": {"switcher": "stats", **_options(reads=None, shared=False)},
+    "input: statistics, shared": {"switcher": "stats", **_options(reads=None)},
+    "input: weight image (U-Net)": {"switcher": "unet", **_options(reads=None)},
+    "input: weights, and a free score": _options(own=10.0),
+    "input: none (free gates)": {"switcher": "free", **_options(reads=None), "switched": {"refresh": None}},
     "input: shuffled weights": {"switcher": "shuffled", "inside": "row"},
     # who learns when
     "alternation: every step": _every(1),

@@ -1,5 +1,6 @@
 """A switcher that looks at one neuron at a time."""
 
+import torch
 from torch import nn
 
 from switcher_lib.errors import unknown_name
@@ -28,6 +29,10 @@ class RowSwitcher(Switcher):
         Score that the MLP's output layer starts from. With the clamp gate, 0.5 is the middle of its slope.
     spread : float, default 1.0
         Above 0; multiplies the output layer's first weights. Below 1, all neurons start closer to ``bias``.
+    own : float, default 0.0
+        At least 0. Above 0, each neuron also has a score of its own that nothing is read for, which starts at 0 and is
+        added ``own`` times: the factor of that score's learning rate against the MLP's, under Adam. For telling apart
+        what reading brings and what a free gate can do.
 
     References
     ----------
@@ -36,12 +41,15 @@ class RowSwitcher(Switcher):
 
     levels = ("neuron",)
 
-    def __init__(self, sites, hidden=32, reads="incoming", gate="clamp", bias=0.5, spread=1.0, saturation=None):
+    def __init__(self, sites, hidden=32, reads="incoming", gate="clamp", bias=0.5, spread=1.0, saturation=None, own=0.0):
         super().__init__(sites, gate, saturation)
         check_scorer(hidden, spread)
         if reads not in ("incoming", "outgoing", "both"):
             raise unknown_name("reads", reads, ("incoming", "outgoing", "both"), "set of weights")
-        self.reads = reads
+        if not own >= 0:
+            raise ValueError(f"own={own!r} must be a number of at least 0.")
+        self.reads, self.own = reads, own
+        self.free = nn.ParameterDict({site.key: nn.Parameter(torch.zeros(site.size)) for site in self.sites if own})
         self.scorers = nn.ModuleDict({site.key: scorer(_width(site, reads), hidden, bias, spread) for site in self.sites})
 
     def scores(self, params):
@@ -50,7 +58,7 @@ class RowSwitcher(Switcher):
         for site in self.sites:
             first, activation, last = self.scorers[site.key]      # the MLP, on the site's weight_blocks()
             scores[site.key] = last(activation(read_linear(first, site, params, self.reads))).squeeze(-1)
-        return scores
+        return {key: score + self.own * self.free[key] if self.own else score for key, score in scores.items()}
 
 
 def scorer(width, hidden, bias, spread=1.0):
