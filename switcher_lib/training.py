@@ -320,7 +320,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     first_rates = [group["lr"] for group in task.param_groups]
     run = _Run(net, {"task": task, "switcher": switch}, History(), checkpoint,
                dict(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, seed=seed,
-                    stop_at=stop_at, cost=None if callable(cost) else cost, examples=len(split)))
+                    stop_at=stop_at, check_every=check_every, cost=None if callable(cost) else cost, examples=len(split)))
     if switched:
         plain = {name: value for name, value in vars(net.switcher).items()
                  if isinstance(value, (int, float, str)) and name != "training"}

@@ -184,6 +184,7 @@ def test_holding_factors_of_another_shape_is_an_error_and_changes_nothing(change
     (dict(level="connection", switcher="stats"), "StatsSwitcher cannot be used at level='connection'"),
     (dict(level="connection", switcher=partial(sl.SlimmingSwitcher, budget=9)), "SlimmingSwitcher cannot be used at level="),
     (dict(level="connection", switcher=partial(sl.ShuffledSwitcher, switcher=sl.RowSwitcher)), "RowSwitcher cannot be used"),
+    (dict(level="connection", switcher=partial(sl.UNetSwitcher, reads="incoming")), "reads='incoming' must be None for connections"),
     (dict(switcher="entry"), "EntrySwitcher cannot be used at level='neuron': it reads connections only"),
     (dict(level="connection", switcher=partial(sl.EntrySwitcher, hidden=0)), "hidden=0 must be an integer of at least 1"),
     (dict(level="connection", switcher=partial(sl.EntrySwitcher, hidden=2.0)), "hidden=2.0"),

@@ -383,6 +383,9 @@ def test_slimmings_penalty_and_its_gradient_are_those_of_gamma():
     assert not net.switcher.learns and list(net.switcher.gamma) == ["conv1", "conv2"]
     expected = 0.01 * (model.bn1.weight.abs().sum() + model.bn2.weight.abs().sum())
     assert net.switcher.penalty(net.params()).item() == pytest.approx(expected.item(), rel=1e-6)
+    net.switcher.done.fill_(True)
+    assert net.switcher.penalty(net.params()) == 0    # once all is cut, what is left is trained without it
+    net.switcher.done.fill_(False)
     grads = {}
     for strength in (0.01, 0.0):
         net.switcher.strength = strength
@@ -530,6 +533,17 @@ def test_shuffled_learns_costs_and_normalises_as_the_switcher_inside():
     assert networks.same(net.switcher.p_on(None), inside.p_on(None))
     fixed = switched(partial(sl.ShuffledSwitcher, switcher=sl.RandomSwitcher))
     assert not fixed.switcher.learns
+
+
+def test_shuffled_passes_on_what_the_switcher_inside_adds_to_the_loss():
+    class Priced(Reading):
+        def penalty(self, params):
+            return params["fc1.weight"][0, 0] ** 2
+
+    net = switched(partial(sl.ShuffledSwitcher, switcher=Priced), level="connection")
+    shown = net.switcher.penalty(net.params())
+    net.factors()
+    assert shown == net.switcher.switcher.seen["fc1.weight"][0, 0] ** 2 != net.params()["fc1.weight"][0, 0] ** 2
 
 
 def test_layers_of_colliding_names_are_shuffled_each_by_its_own_order():
@@ -710,6 +724,8 @@ def test_a_joint_run_resumes_as_if_never_interrupted(tmp_path):
     (lambda s: sl.RandomSwitcher(s, off={"fc1": -1}), ValueError, "off={'fc1': -1}"),
     (lambda s: sl.ShuffledSwitcher(s, "row"), TypeError, "switcher='row' must be a factory of sites"),
     (lambda s: sl.ShuffledSwitcher(s, sl.FreeGates(s)), TypeError, "must be a factory of sites"),
+    (lambda s: sl.ShuffledSwitcher(s, partial(sl.MagnitudeSwitcher, budget=10)), TypeError,
+     "switcher=MagnitudeSwitcher cuts by a schedule and looks at the network itself"),
     (lambda s: sl.ShuffledSwitcher(s, lambda sites: nn.Linear(2, 2)), TypeError, "made a Linear; it must make a Switcher"),
     (lambda s: switchers.make("magnitude", s), TypeError, "cannot be made from sites alone"),
     (lambda s: switchers.make("magnitude", s), TypeError, "'budget'); give what it needs by partial(...)"),

@@ -219,6 +219,7 @@ def test_random_takes_a_number_for_each_site(mixed):
     (lambda s: sl.UNetSwitcher(s, channels=()), ValueError, "channels=() must be positive integers"),
     (lambda s: sl.UNetSwitcher(s, channels=(8, 0)), ValueError, "channels=(8, 0)"),
     (lambda s: sl.UNetSwitcher(s, reads="both"), ValueError, "reads='both' is not a weight image. Known: incoming, outgoing."),
+    (lambda s: sl.UNetSwitcher(s, saturation=0.0), ValueError, "saturation=0.0 must be None or above 0"),
     (lambda s: sl.RowSwitcher(s, saturation=0.0), ValueError, "saturation=0.0 must be None or above 0"),
     (lambda s: sl.FreeGates(s, spread=-0.1), ValueError, "spread=-0.1 must be at least 0"),
     (lambda s: sl.RandomSwitcher(s, off=1.0), ValueError, "off=1.0 must be a fraction in [0, 1)"),

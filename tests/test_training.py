@@ -490,7 +490,8 @@ def test_a_checkpoint_of_another_model_or_run_is_refused_and_changes_nothing(oth
     assert networks.same(before, networks.state(net)) and path.read_bytes() == file
 
 
-@pytest.mark.parametrize("changed", [dict(epochs=2), dict(batch_size=4), dict(every=3), dict(seed=1), dict(cost=0.5)])
+@pytest.mark.parametrize("changed", [dict(epochs=2), dict(batch_size=4), dict(every=3), dict(seed=1), dict(cost=0.5),
+                                     dict(check_every=7)])
 def test_a_checkpoint_of_another_setting_is_refused(changed, tmp_path):
     path, split, how = tmp_path / "run.pt", networks.split(), dict(epochs=1, batch_size=8, every=2, seed=0, cost=0.0)
     fit(switched(), split, checkpoint=path, **how)

@@ -277,7 +277,35 @@ ABLATIONS = Experiment(
     model="lenet_300_100", data="mnist", epochs=TOTAL,
     methods={name: _changed(NEURONS.spec("switcher", ABLATED_AT), changes) for name, changes in {"as compared": {}, **CHANGES}.items()})
 
+# -- no sparsity term and nobody who says when to stop: how much goes off by itself, on an easier and on a harder task, from a
+# larger and from a smaller network
+
+def _emerging(task_sgd, gate="clamp_centred", **model):
+    return {**SEARCH, "model": model, "options": {"gate": gate, "spread": 0.1}, "task_sgd": task_sgd,
+            "fit": {"epochs": SEARCH_EPOCHS, "batch_size": BATCH, "every": 4, "schedule": "constant"},
+            "switched": {"refresh": 4, "noise": NOISE}, "finetune": {**REST, "noise": NOISE, "task_sgd": task_sgd}}
+
+
+def _emergence(question, data, task_sgd, widths, gates, **model):
+    """Dense and switched networks of several widths; the first of them with further gates."""
+    methods = {}
+    for pair in widths:
+        name, options = "-".join(map(str, pair)), {"widths": list(pair), **model}
+        methods[f"dense {name}"] = {"kind": "plain", "model": options, "noise": NOISE, "task_sgd": task_sgd,
+                                    "fit": {"epochs": TOTAL, "batch_size": BATCH}}
+        methods[f"switcher {name}"] = _emerging(task_sgd, **options)
+    name, options = "-".join(map(str, widths[0])), {"widths": list(widths[0]), **model}
+    methods |= {f"switcher {name}, {gate}": _emerging(task_sgd, gate, **options) for gate in gates}
+    return Experiment(question=question, model="lenet_300_100", data=data, epochs=TOTAL, methods=methods)
+
+
+EMERGENCE = _emergence("MLPs on MNIST, no sparsity term, no size to stop at: what goes off by itself, in wide and in narrow ones?",
+                       "mnist", FAST, ((300, 100), (100, 30), (30, 10)), ("relu_bn", "relu_tanh"))
+EMERGENCE_CIFAR = _emergence("An MLP on CIFAR-10, no sparsity term, no size to stop at: does less go off on a harder task?",
+                             "cifar10", {**SGD, "lr": 0.02}, ((300, 100),), ("relu_bn",), in_shape=[3, 32, 32])
+
 EXPERIMENTS = {"lenet300-free": FREE, "lenet300-cost": COST, "lenet300-neurons": NEURONS, "lenet300-connections": CONNECTIONS,
-               "lenet300-sixty": SIXTY, "lenet300-ablations": ABLATIONS,
+               "lenet300-sixty": SIXTY, "lenet300-ablations": ABLATIONS, "mlp-emergence": EMERGENCE,
+               "mlp-emergence-cifar10": EMERGENCE_CIFAR,
                "lenet300-neurons-tuning": _tuning(NEURON_TRIALS, TUNED_AT),
                "lenet300-connections-tuning": _tuning(CONNECTION_TRIALS, 4_846)}

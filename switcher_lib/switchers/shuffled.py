@@ -18,7 +18,8 @@ class ShuffledSwitcher(Switcher):
     sites : sequence of Site or of Connections
         Where the task network is switched.
     switcher : callable
-        Factory of the switcher inside: from sites to a :class:`Switcher`.
+        Factory of the switcher inside: from sites to a :class:`Switcher` that learns by gradient; one that cuts by a
+        schedule looks at the network itself, and is refused.
     seed : int, optional
         Seed of the permutations; None draws from PyTorch's global generator.
     """
@@ -31,6 +32,10 @@ class ShuffledSwitcher(Switcher):
         self.switcher = switcher(sites)
         if not isinstance(self.switcher, Switcher):
             raise TypeError(f"switcher={switcher!r} made a {type(self.switcher).__name__}; it must make a Switcher.")
+        if type(self.switcher).after_step is not Switcher.after_step:
+            raise TypeError(f"switcher={type(self.switcher).__name__} cuts by a schedule and looks at the network itself: there "
+                            "is nothing that shuffling could hide from it. Known to read what it is given: RowSwitcher, "
+                            "StatsSwitcher, UNetSwitcher, EntrySwitcher.")
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         shapes = {}
         for site in self.sites:
@@ -41,8 +46,15 @@ class ShuffledSwitcher(Switcher):
 
     def forward(self, params):
         """Return {site.key: factors of the site's shape}."""
-        return self.switcher({name: p.flatten()[getattr(self, self.names[name])].view_as(p) if name in self.names else p
-                              for name, p in params.items()})
+        return self.switcher(self._shuffled(params))
+
+    def penalty(self, params):
+        """Return what the switcher inside adds to the loss, for what it is shown."""
+        return self.switcher.penalty(self._shuffled(params))
+
+    def _shuffled(self, params):
+        return {name: p.flatten()[getattr(self, self.names[name])].view_as(p) if name in self.names else p
+                for name, p in params.items()}
 
     def p_on(self, factors):
         """Return what the switcher inside returns."""

@@ -53,8 +53,8 @@ class SlimmingSwitcher(BudgetSwitcher):
                 for site in self.sites}    # read, for a BatchNorm behind a concatenation has the γ of several sites
 
     def penalty(self, params):
-        """Return ``λ Σ|γ|``."""
-        return self.strength * sum(scale.abs().sum() for scale in self.scales(params).values())
+        """Return ``λ Σ|γ|`` until the last cut, and 0 from then on: what is left is trained without it."""
+        return 0.0 if self.done else self.strength * sum(scale.abs().sum() for scale in self.scales(params).values())
 
     def importance(self, net):
         """Return {site.key: ``|γ|`` (n,)}."""

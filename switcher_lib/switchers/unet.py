@@ -20,8 +20,9 @@ class UNetSwitcher(Switcher):
         Where the task network is switched.
     channels : sequence of int, default (8, 16, 32, 64, 128)
         Channels at each level, going down; a max-pooling between two levels.
-    reads : {"incoming", "outgoing"}, default "outgoing"
-        Which weights make a neuron's row. Features have outgoing weights only; connections are the image itself.
+    reads : {"incoming", "outgoing"}, optional
+        Which weights make a neuron's row; None reads the outgoing ones. Features have outgoing weights only; connections
+        are the image themselves and take no such choice.
     gate : str or callable, default "relu_bn"
         Maps scores to factors; see :mod:`switcher_lib.gates`.
     saturation : float, optional
@@ -35,13 +36,15 @@ class UNetSwitcher(Switcher):
     gate. Not known, and chosen here: two convolutions a level, transposed convolutions going up, the depth.
     """
 
-    def __init__(self, sites, channels=(8, 16, 32, 64, 128), reads="outgoing", gate="relu_bn", saturation=None):
+    def __init__(self, sites, channels=(8, 16, 32, 64, 128), reads=None, gate="relu_bn", saturation=None):
         super().__init__(sites, gate, saturation)
         if len(channels) < 1 or any(not isinstance(c, int) or c < 1 for c in channels):
             raise ValueError(f"channels={channels!r} must be positive integers, at least one.")
-        if reads not in ("incoming", "outgoing"):
+        if reads not in (None, "incoming", "outgoing"):
             raise ValueError(f"reads={reads!r} is not a weight image. Known: incoming, outgoing.")
-        self.reads = reads
+        if reads is not None and any(site.kind == "connection" for site in self.sites):
+            raise ValueError(f"reads={reads!r} must be None for connections: their image is the weight itself.")
+        self.reads = reads or "outgoing"
         self.unets = nn.ModuleDict({site.key: _UNet(channels) for site in self.sites})
         self.collapse = nn.ModuleDict({site.key: nn.Conv2d(channels[0], 1, (1, self._collapsed(site))) for site in self.sites})
 
