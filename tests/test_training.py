@@ -466,6 +466,11 @@ def test_a_collapsed_layer_stops_the_run_and_says_what_to_change():
     assert "epoch 1, step 1" in message
 
 
+def test_a_cost_that_changes_is_told_as_it_is_then():
+    with pytest.raises(TrainingStopped, match=r"lower cost \(now 0.25\)"):
+        fit(switched(switcher=partial(sl.RowSwitcher, bias=-5.0)), networks.split(), epochs=1, cost=lambda t: 0.25 + t)
+
+
 def test_a_layer_that_collapses_on_the_way_is_found():
     with pytest.raises(TrainingStopped, match="switched off"):
         fit(switched(switcher=partial(sl.FreeGates, spread=0.0)), networks.split(80), epochs=4, batch_size=8, every=1, cost=30.0,
