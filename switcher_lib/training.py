@@ -363,7 +363,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                 if switched:
                     net.switcher.after_step(net, (epoch + (i + 1) / steps_per_epoch) / epochs)
                 if i % check_every == 0 or i == steps_per_epoch - 1:
-                    _stop_if_hopeless(net, [*task_losses[-check_every:], *switcher_losses[-check_every:]], epoch, i, weight(t))
+                    _stop_if_hopeless(net, [*task_losses[-check_every:], *switcher_losses[-check_every:]], epoch, i, partial(weight, t))
                     reached = switched and stop_at is not None and net.structure().parameters[1] <= stop_at
                 bar.update()
                 if reached:
@@ -372,7 +372,8 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                 for i, (x, y) in enumerate(split.batches(batch_size, generator=order, augment=augment)):
                     switcher_losses.append(switcher_step(net, x, y, switch, loss_fn, weight((epoch + 1) / epochs)))
                     if i % check_every == 0 or i == steps_per_epoch - 1:
-                        _stop_if_hopeless(net, switcher_losses[-check_every:], epoch, steps_per_epoch + i, weight((epoch + 1) / epochs))
+                        _stop_if_hopeless(net, switcher_losses[-check_every:], epoch, steps_per_epoch + i,
+                                          partial(weight, (epoch + 1) / epochs))
             bar.close()
             seconds += time.perf_counter() - began
             switcher_steps += len(switcher_losses)
@@ -428,7 +429,8 @@ def _stop_if_hopeless(net, losses, epoch, step, cost):
                     off &= _all_off(net, net.factors())
         for site in net.sites:
             if site.key in off:
-                advice = f"lower cost (now {round(float(cost), 4)}), " if cost else ""
+                now = round(float(cost()), 4)
+                advice = f"lower cost (now {now}), " if now else ""
                 raise TrainingStopped(
                     f"{where}: all {site.size} {site.kind}s of {site.key!r} are switched off, so nothing can be learned any "
                     f"more. Try: {advice}a lower learning rate of the switcher, a larger starting bias of its scores, a "
