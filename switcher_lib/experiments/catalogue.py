@@ -1,5 +1,6 @@
 """The book's experiments."""
 
+from switcher_lib.experiments import transfer
 from switcher_lib.experiments.specs import Experiment
 
 SGD = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
@@ -307,5 +308,6 @@ EMERGENCE_CIFAR = _emergence("An MLP on CIFAR-10, no sparsity term, no size to s
 EXPERIMENTS = {"lenet300-free": FREE, "lenet300-cost": COST, "lenet300-neurons": NEURONS, "lenet300-connections": CONNECTIONS,
                "lenet300-sixty": SIXTY, "lenet300-ablations": ABLATIONS, "mlp-emergence": EMERGENCE,
                "mlp-emergence-cifar10": EMERGENCE_CIFAR,
+               **transfer.EXPERIMENTS,
                "lenet300-neurons-tuning": _tuning(NEURON_TRIALS, TUNED_AT),
                "lenet300-connections-tuning": _tuning(CONNECTION_TRIALS, 4_846)}

@@ -16,6 +16,7 @@ from switcher_lib import data as data_module
 from switcher_lib import models
 from switcher_lib.compaction import compact, fold, fold_batchnorm
 from switcher_lib.errors import DataError, TrainingStopped, unknown_name
+from switcher_lib.experiments import transfer
 from switcher_lib.experiments.catalogue import EXPERIMENTS
 from switcher_lib.experiments.results import Results, at, differences, follows, pack, unpack
 from switcher_lib.experiments.specs import Experiment, check_seeds, ramp
@@ -266,6 +267,8 @@ class _Run:
                 model = self._take_over(model)
         if spec["kind"] == "plain":
             self._train_plain(model, {**spec["fit"], "task_sgd": spec["task_sgd"], "noise": spec.get("noise", 0.0)}, self.seed)
+        elif spec["kind"] == "transfer":
+            model = self._transfer()
         else:
             model = self._search(model)
             self._train_plain(model, spec["finetune"], self.seed + 1000)
@@ -305,6 +308,19 @@ class _Run:
         small = compact(net, self.train.images[:256])
         self.certificate = small.certificate.relative_error
         self.small = small
+        return small.model
+
+    def _transfer(self):
+        """Train a network, cut it in one pass, and train what is left if the specification says so."""
+        net, history, self.search_seconds = transfer.cut(self.spec, self.experiment.model, self.data.name, self.data.example,
+                                                         self.seed, self.experiment.tuning)
+        self._count(history)
+        self.start = {site.key: site.size for site in net.sites}
+        self._note(net)
+        small = compact(net, self.train.images[:256])
+        self.certificate = small.certificate.relative_error
+        if "finetune" in self.spec:
+            self._train_plain(small.model, self.spec["finetune"], self.seed + 1000)
         return small.model
 
     def _note(self, net):

@@ -14,18 +14,23 @@ from switcher_lib.errors import unknown_name
 from switcher_lib.gates import GATES
 from switcher_lib.switched import DEFAULT_SWITCHER, Switched
 from switcher_lib.switchers import SWITCHERS
+from switcher_lib.switchers.magnitude import SCOPES
 from switcher_lib.training import _check, fit
+from switcher_lib.transfer import learn_across
 
-KINDS = ("plain", "switched")
+KINDS = ("plain", "switched", "transfer")
 FIELDS = {
-    "kind": "plain or switched", "model": "options of the model", "fit": "arguments of fit()", "task_sgd": "arguments of SGD",
+    "kind": "plain, switched or transfer", "model": "options of the model", "fit": "arguments of fit()", "task_sgd": "arguments of SGD",
     "noise": "of a plain network's activations", "pretrain": "a plain fit() before the search", "switcher": "its name",
     "options": "arguments of the switcher", "inside": "the switcher that a shuffled one feeds", "switched": "arguments of Switched",
     "switcher_adam": "arguments of Adam", "finetune": "a plain fit() of what is left", "untrained": "the switcher never learns",
     "same_count_as": "method whose counts a random cut takes over", "same_structure_as": "method whose structure is taken over",
-    "save": "keep the network of seed 0",
+    "save": "keep the network of seed 0", "learn": "what a switcher learns on before it meets the network",
 }
-SWITCHED_ONLY = {"switcher", "options", "inside", "switched", "switcher_adam", "pretrain", "finetune", "untrained", "save"}
+SWITCHED_ONLY = {"switcher", "options", "inside", "switched", "switcher_adam", "pretrain", "finetune", "untrained", "save",
+                 "learn"}
+TRANSFERRED = {"kind", "model", "fit", "task_sgd", "switcher", "options", "switched", "finetune", "learn"}
+RULES = {"learned": ("budget",), "magnitude": ("budget", "scope"), "random": ("budget", "scope")}    # transfer's, and options
 PLAIN_FIT = {"epochs", "until_epoch", "batch_size", "schedule", "noise", "task_sgd"}    # of pretrain and finetune
 NO_DATA = {"net", "data", "progress", "seed", "task_optimizer", "switcher_optimizer", "loss_fn", "augment", "checkpoint"}
 
@@ -44,14 +49,16 @@ class Experiment:
         Name for :func:`switcher_lib.data.load`.
     methods : dict
         For each method a specification, or one for each operating point: {point: specification}, the point a number of
-        parameters. A specification is plain data. ``kind`` is ``"plain"`` or ``"switched"``; the other entries are
+        parameters. A specification is plain data. ``kind`` is ``"plain"``, ``"switched"`` or ``"transfer"`` (a trained
+        network is cut in one pass, by a switcher that has learned on others or by a rule); the other entries are
         arguments: of the model (``model``), of :class:`~switcher_lib.Switched` (``switched``), of the switcher
         (``switcher``, ``options``, ``inside``), of :func:`~switcher_lib.fit` (``fit``), of the optimizers (``task_sgd``,
         ``switcher_adam``), of a plain fit before the search (``pretrain``) and of one of what is left after it
         (``finetune``). ``same_count_as`` names a method whose number of neurons off at each site is taken over by a
         random choice; ``same_structure_as`` one whose very structure is, on fresh weights. ``noise`` trains a plain
         network with noise on all activations, pixels included. ``until_epoch`` makes the last fit end where all have
-        had that many epochs. ``untrained`` keeps the switcher from learning, ``save`` keeps the network of seed 0.
+        had that many epochs. ``untrained`` keeps the switcher from learning, ``save`` keeps the network of seed 0. ``learn``
+        tells the learning set of a transferred switcher and the arguments of :func:`~switcher_lib.learn_across`.
     seeds : tuple of int, default (0, 1, 2, 3, 4)
         The seeds of a complete row.
     epochs : int, optional
@@ -185,13 +192,16 @@ def check_spec(spec, where, model="lenet_300_100"):
     if not plain:
         raise ValueError(f"{where}: the specification must be plain data that JSON gives back as it was: numbers, texts, lists "
                          "and objects whose keys are texts.")
-    switched = spec["kind"] == "switched"
-    for name in sorted(({"noise", "same_count_as", "same_structure_as"} if switched else SWITCHED_ONLY) & set(spec)):
+    switched, transferred = (spec["kind"] == kind for kind in ("switched", "transfer"))
+    without = {"plain": SWITCHED_ONLY, "switched": {"noise", "same_count_as", "same_structure_as", "learn"},
+               "transfer": set(FIELDS) - TRANSFERRED}[spec["kind"]]
+    for name in sorted(without & set(spec)):
         raise ValueError(f"{where}: {name} has no meaning with kind={spec['kind']!r}" + (
             "; noise belongs into switched, pretrain and finetune." if name == "noise" else "."))
-    _needs(where, "specification", spec, FIELDS, ("fit", "task_sgd") + (
-        ("switcher", "switched", "switcher_adam", "finetune") if switched else ()))
-    for name in ("model", "fit", "task_sgd", "options", "switched", "switcher_adam", "pretrain", "finetune"):
+    needed = {"plain": (), "switched": ("switcher", "switched", "switcher_adam", "finetune"),
+              "transfer": ("switcher", "options", "switched")}[spec["kind"]]
+    _needs(where, "specification", spec, FIELDS, ("fit", "task_sgd") + needed)
+    for name in ("model", "fit", "task_sgd", "options", "switched", "switcher_adam", "pretrain", "finetune", "learn"):
         if not isinstance(spec.get(name, {}), dict):
             raise ValueError(f"{where}: {name}={spec[name]!r} must be an object.")
     _only(where, "model", spec.get("model", {}), inspect.signature(getattr(models, model)).parameters)
@@ -203,6 +213,42 @@ def check_spec(spec, where, model="lenet_300_100"):
         _check_switched(where, spec)
         for part in [part for part in ("pretrain", "finetune") if part in spec]:
             _check_plain_fit(where, part, spec[part], {**spec["fit"], "before": spec.get("pretrain", {}).get("epochs", 0)})
+    if transferred:
+        _check_transfer(where, spec, model)
+
+
+def _check_transfer(where, spec, model):
+    """What cuts, and what it has learned on."""
+    if spec["switcher"] not in RULES:
+        raise unknown_name(f"{where}: switcher", spec["switcher"], RULES, "switcher of a transfer")
+    _only(where, f"options of {spec['switcher']}", spec["options"], RULES[spec["switcher"]])
+    _needs(where, f"options of {spec['switcher']}", spec["options"], {}, ("budget",))
+    if not _at_least_one(spec["options"]["budget"]):
+        raise ValueError(f"{where}: options: budget={spec['options']['budget']!r} must be an integer of at least 1.")
+    if (scope := spec["options"].get("scope", "global")) not in SCOPES:
+        raise unknown_name(f"{where}: options: scope", scope, SCOPES, "scope")
+    _only(where, "switched", spec["switched"], {"switch_inputs"})
+    if "finetune" in spec:
+        _check_plain_fit(where, "finetune", spec["finetune"], {**spec["fit"], "before": 0})
+    if (spec["switcher"] == "learned") != ("learn" in spec):
+        raise ValueError(f"{where}: learn ({FIELDS['learn']}) and switcher='learned' need each other.")
+    if (learn := spec.get("learn")) is None:
+        return
+    arguments = set(inspect.signature(learn_across).parameters) - {"data", "progress", "loss_fn"}
+    _only(where, "learn", learn, arguments | {"data", "fit", "task_sgd"})
+    _needs(where, "learn", learn, {"networks": "[seed, widths] of each"}, ("networks", "data", "fit", "task_sgd"))
+    if learn["data"] not in data_module.known():
+        raise unknown_name(f"{where}: learn: data", learn["data"], data_module.known(), "data set")
+    if not isinstance(learn["fit"], dict):
+        raise ValueError(f"{where}: learn: fit={learn['fit']!r} must be an object.")
+    _check_fit(where, "learn: fit", learn["fit"])
+    _check_optimizer(where, "learn: task_sgd", SGD, learn["task_sgd"])
+    try:
+        for seed, widths in learn["networks"]:
+            check_seeds([seed])
+            models.make(model, widths=widths)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where}: learn: networks={learn['networks']!r} must be [seed, widths] of each: {error}") from error
 
 
 def _check_switched(where, spec):
