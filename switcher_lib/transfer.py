@@ -44,7 +44,7 @@ class Judge(nn.Module):
 
         Parameters
         ----------
-        description : Tensor of shape (n, DESCRIPTION)
+        description : Tensor of shape (n, 41)
             From :func:`describe`.
         share : float
             The budget as a fraction of the network's parameters, in (0, 1].
@@ -106,7 +106,7 @@ class TransferSwitcher(Switcher):
 
         Parameters
         ----------
-        description : Tensor of shape (N, DESCRIPTION)
+        description : Tensor of shape (N, 41)
             From :func:`describe`.
         params : dict of str to Tensor
             The task network's parameters; only their shapes matter.
@@ -164,7 +164,7 @@ class TransferSwitcher(Switcher):
         return total
 
 
-DESCRIPTION = 2 * (STATISTICS - 3 + 2 * 2 + 3) + 3    # what tells a neuron, twice, and what tells its layer
+DESCRIPTION = 2 * (STATISTICS - 3 + 2 * 2 + 3) + 3    # 41: what tells a neuron, twice, and what tells its layer
 
 
 def describe(sites, params):
@@ -179,7 +179,7 @@ def describe(sites, params):
 
     Returns
     -------
-    Tensor of shape (N, DESCRIPTION)
+    Tensor of shape (N, 41)
         All sites' neurons one below the other. For each the 12 of its :func:`~switcher_lib.switchers.row_statistics`
         that are its own; how alike its incoming weights are to those of the layer's other neurons (largest cosine; root
         mean square of all), and its outgoing ones; the logarithms of the sums, over all paths, of squared products of
