@@ -672,6 +672,15 @@ def test_a_mask_is_packed_without_loss():
 
 # -------- the rules of comparison
 
+def test_a_collapsed_network_may_be_smaller_than_its_sites_say_but_not_larger(records):
+    record = records[CUT_KEY]
+    off = {key: [total, 0] for key, (total, _) in record["sites"].items() if key != "input"}
+    collapsed = {**record, "sites": {**record["sites"], **off},
+                 "mask": {**record["mask"], **{key: pack(torch.zeros(total)) for key, (total, _) in off.items()}}}
+    assert violations({**collapsed, "parameters": 24}, SWEEP) == []
+    assert any("its structure has" in words for words in violations({**collapsed, "parameters": 9_000}, SWEEP))
+
+
 def test_a_good_sweep_keeps_every_rule(swept, records):
     results = Results(swept / "sweep.json")
     assert all(violations(r, SWEEP) == [] for r in results.runs)

@@ -20,7 +20,7 @@ from switcher_lib.experiments import transfer
 from switcher_lib.experiments.catalogue import EXPERIMENTS
 from switcher_lib.experiments.results import Results, at, differences, follows, pack, unpack
 from switcher_lib.experiments.specs import Experiment, check_seeds, ramp
-from switcher_lib.metrics import count_macs, count_nonzero_parameters, count_nonzero_weights, macs_per_weight
+from switcher_lib.metrics import count_macs, count_nonzero_parameters, count_parameters, count_nonzero_weights, macs_per_weight
 from switcher_lib.progress import progress_bar
 from switcher_lib.switched import Switched
 from switcher_lib.switchers import SWITCHERS, FixedSwitcher, RandomSwitcher
@@ -275,11 +275,13 @@ class _Run:
         model = self._finish(model)
         result = evaluate(model, self.test.take())    # the one look at the test set
         places = macs_per_weight(model, self.data.example)
+        # at the neuron level what is left is stored whole: a layer of which nothing was to be left keeps a neuron, of zeros
+        count = count_nonzero_parameters if self.level == "connection" else count_parameters
         macs = sum(places.get(name, 0) * int((p != 0).sum()) for name, p in model.named_parameters())
         return dict(
             method=self.method, point=self.point, seed=self.seed, spec=spec, data=self.data.name, level=self.level,
             train_examples=len(self.train), test_accuracy=result.accuracy, test_loss=result.loss, sites=self.sites,
-            on_at_start=self.start, mask=self.mask, parameters=count_nonzero_parameters(model),
+            on_at_start=self.start, mask=self.mask, parameters=count(model),
             weights=count_nonzero_weights(model), macs=macs, dense_macs=count_macs(model, self.data.example),
             epochs=self.epochs, task_steps=self.task_steps, switcher_steps=self.switcher_steps,
             seconds=round(self.seconds, 2), search_seconds=round(self.search_seconds, 2), certificate=self.certificate,
