@@ -264,6 +264,39 @@ class Connections:
         return f"Connections({self.key!r}, shape={self.shape})"
 
 
+def count_on(sites, on, shapes):
+    """Return how many entries of each parameter remain where its sites are on by ``on``.
+
+    Parameters
+    ----------
+    sites : sequence of Site or of Connections
+        The sites of a model.
+    on : dict of str to Tensor
+        {site.key: tensor of the site's shape}, each in [0, 1].
+    shapes : dict of str to torch.Size
+        {name: shape} of the model's parameters.
+
+    Returns
+    -------
+    dict of str to number or Tensor of shape ()
+        For each parameter the product, over its dimensions, of how many positions are on; for connections, how many of
+        them are. Differentiable in ``on``.
+    """
+    inside = {site.name: on[site.key] for site in sites if site.kind == "connection"}
+    along = {}      # (parameter, dim) -> how far each position is on
+    for site in sites:
+        for axis in site.axes if site.kind != "connection" else ():
+            here = axis.spread(on[site.key])
+            along[axis.name, axis.dim] = along[axis.name, axis.dim] * here if (axis.name, axis.dim) in along else here
+    counts = {}
+    for name, shape in shapes.items():
+        if name in inside:
+            counts[name] = inside[name].sum()
+        else:
+            counts[name] = math.prod(along[name, dim].sum() if (name, dim) in along else length for dim, length in enumerate(shape))
+    return counts
+
+
 def find_connections(model, *, convolutions=False, skip=()):
     """Find the layers whose connections can be switched one by one: all Linear layers, the last one too.
 

@@ -6,7 +6,7 @@ from torch.func import functional_call
 
 from switcher_lib import metrics, switchers
 from switcher_lib.errors import unknown_name
-from switcher_lib.sites import SelectLinear, find_connections, find_sites
+from switcher_lib.sites import SelectLinear, count_on, find_connections, find_sites
 
 
 DEFAULT_SWITCHER = {"neuron": "row", "connection": "entry"}
@@ -279,22 +279,8 @@ class Switched(nn.Module):
         Tensor of shape ()
             The count.
         """
-        along = {}      # (parameter, dim) -> how far each position is on
-        inside = {site.name: on[site.key].sum() for site in self.sites} if self.level == "connection" else {}
-        for site in self.sites if self.level == "neuron" else ():
-            for axis in site.axes:
-                here = axis.spread(on[site.key])
-                along[axis.name, axis.dim] = along[axis.name, axis.dim] * here if (axis.name, axis.dim) in along else here
-        total = 0.0
-        for name, p in self.model.named_parameters():
-            size = self._macs.get(name, 0) if macs else 1
-            if name in inside:
-                total = total + size * inside[name]
-                continue
-            for dim, length in enumerate(p.shape):
-                size = size * (along[name, dim].sum() if (name, dim) in along else length)
-            total = total + size
-        return torch.as_tensor(total)
+        counts = count_on(self.sites, on, {name: p.shape for name, p in self.model.named_parameters()})
+        return torch.as_tensor(sum((self._macs.get(name, 0) if macs else 1) * count for name, count in counts.items()))
 
     # -- holding the factors
 

@@ -18,6 +18,7 @@ from switcher_lib.metrics import COUNTED
 from switcher_lib.progress import progress_bar
 from switcher_lib.switched import Switched, evaluating
 
+
 def seed_everything(seed):
     """Seed PyTorch's global generator, from which models and switchers draw their first weights.
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from switcher_lib.progress import progress_bar
+from switcher_lib.sites import count_on
 from switcher_lib.switched import Switched
 from switcher_lib.switchers.base import Switcher
 from switcher_lib.switchers.row import check_scorer
@@ -150,18 +151,8 @@ class TransferSwitcher(Switcher):
 
     def _count(self, params, on):
         """How many parameters remain where neurons are on by ``on``, shape (N,): differentiable, as Switched.count is."""
-        along = {}
-        for site, here in zip(self.sites, self._split(on)):
-            for axis in site.axes:
-                along.setdefault((axis.name, axis.dim), []).append(axis.spread(here))
-        total = 0.0
-        for name, p in params.items():
-            size = 1.0
-            for dim, length in enumerate(p.shape):
-                spread = along.get((name, dim))
-                size = size * (math.prod(spread).sum() if spread else length)
-            total = total + size
-        return total
+        on = {site.key: here for site, here in zip(self.sites, self._split(on))}
+        return sum(count_on(self.sites, on, {name: p.shape for name, p in params.items()}).values())
 
 
 DESCRIPTION = 2 * (STATISTICS - 3 + 2 * 2 + 3) + 3    # 41: what tells a neuron, twice, and what tells its layer
@@ -288,20 +279,21 @@ def learn_across(networks, data, *, budgets=(0.05, 0.6), steps=1500, batch_size=
         torch.manual_seed(seed)
         judge = Judge(hidden)
         # the outgoing face: in front of a ReLU, a factor of 0 would pass no gradient back, and nothing could come on again
-        nets = [Switched(model, split.images[:2], switcher=judge.on(1), switch_inputs=switch_inputs, face="outgoing")
+        nets = [Switched(model, split.images[:2], switcher=judge.on(1), switch_inputs=switch_inputs, face="outgoing").eval()
                 for model in networks]
         params = [{name: p.detach() for name, p in net.params().items()} for net in nets]
+        dense = [sum(p.numel() for p in each.values()) for each in params]
         described = [describe(net.sites, p) for net, p in zip(nets, params)]    # once: the networks do not change
         judge.mean.copy_(torch.cat(described).mean(0))
         judge.std.copy_(torch.cat(described).std(0) + 1e-3)
         optimizer = torch.optim.Adam(judge.parameters(), lr=lr)
+        low, high = map(math.log, budgets)
         bar = progress_bar(steps, "learning across networks", progress)
         for step in range(steps):
             which = step % len(nets)
-            net, p = nets[which].eval(), params[which]
-            low, high = map(math.log, budgets)
+            net, p = nets[which], params[which]
             share = math.exp(low + (high - low) * float(torch.rand(())))
-            budget = max(1, round(share * sum(one.numel() for one in p.values())))
+            budget = max(1, round(share * dense[which]))
             batch = torch.randint(len(split), (batch_size,))
             factors = net.switcher.decide(described[which], p, budget, noise)
             loss = loss_fn(net._run(split.images[batch], factors, p), split.labels[batch])

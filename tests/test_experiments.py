@@ -726,7 +726,7 @@ PLANTED = {
 }
 
 
-def refused(records, experiment, tmp_path, capsys, message, methods=None):
+def assert_refused(records, experiment, tmp_path, capsys, message, methods=None):
     """Refused by the function and by the command; printed as a draft."""
     path = tmp_path / "sweep.json"
     path.write_text(json.dumps({"format": 1, "runs": records}))
@@ -744,13 +744,13 @@ def refused(records, experiment, tmp_path, capsys, message, methods=None):
 @pytest.mark.parametrize("where, spoil, message", PLANTED.values(), ids=PLANTED)
 def test_a_planted_violation_is_refused(records, tmp_path, capsys, where, spoil, message):
     records[where] = spoil(copy.deepcopy(records[where]))
-    refused(list(records.values()), SWEEP, tmp_path, capsys, message)
+    assert_refused(list(records.values()), SWEEP, tmp_path, capsys, message)
 
 
 def test_a_run_above_its_operating_point_is_refused(records, tmp_path, capsys):
     experiment = replace(SWEEP, methods={"cut": {20_000: CUT}}, controls=())    # its budget is 30,000
     spoilt = [{**r, "point": 20_000} for (m, p, _), r in records.items() if (m, p) == ("cut", 30_000)]
-    refused(spoilt, experiment, tmp_path, capsys, "are more than the operating point of 20000")
+    assert_refused(spoilt, experiment, tmp_path, capsys, "are more than the operating point of 20000")
 
 
 def test_part_of_a_data_set_is_refused(records):
@@ -764,11 +764,11 @@ def test_part_of_a_data_set_is_refused(records):
     (lambda m, p, s: (m, p, s) != ("cut", 20_000, 0), "cut at 20,000: no result for seed 0"),
 ], ids=["a seed", "a control", "a seed of a point"])
 def test_what_is_missing_is_refused(records, tmp_path, capsys, left, message):
-    refused([r for where, r in records.items() if left(*where)], SWEEP, tmp_path, capsys, message)
+    assert_refused([r for where, r in records.items() if left(*where)], SWEEP, tmp_path, capsys, message)
 
 
 def test_a_seed_that_is_there_twice_is_refused(records, tmp_path, capsys):
-    refused([*records.values(), records[CUT_KEY]], SWEEP, tmp_path, capsys, "cut at 30,000, seed 0: 2 results")
+    assert_refused([*records.values(), records[CUT_KEY]], SWEEP, tmp_path, capsys, "cut at 30,000, seed 0: 2 results")
 
 
 def test_a_control_is_needed_even_where_it_is_not_asked_for(records, tmp_path):
@@ -778,7 +778,7 @@ def test_a_control_is_needed_even_where_it_is_not_asked_for(records, tmp_path):
 
 
 def test_a_curve_needs_five_operating_points(records, tmp_path, capsys):
-    refused(list(records.values()), replace(SWEEP, curve=True), tmp_path, capsys, "cut: 2 operating points; a curve has at least 5")
+    assert_refused(list(records.values()), replace(SWEEP, curve=True), tmp_path, capsys, "cut: 2 operating points; a curve has at least 5")
     table(Results(tmp_path / "sweep.json"), ["dense"], replace(SWEEP, curve=True, controls=()))    # nothing was searched there
 
 

@@ -99,12 +99,12 @@ def _row(size, cost, lr, **switched):
                    fit={"check_every": 10}, **switched)
 
 
-def _free(size, cost, lr, bias, **switched):
-    return _search("free", size, options={"saturation": 0.3, "bias": bias}, cost=cost, lr=lr, every=4, **switched)
+def _free(size, cost, lr, every=4, options=None, **switched):
+    return _search("free", size, options={"saturation": 0.3, **(options or {})}, cost=cost, lr=lr, every=every, **switched)
 
 
-def _l0(size, cost, lr, **switched):
-    return _search("hard_concrete", size, cost=cost, lr=lr, every="joint", **switched)
+def _l0(size, cost, lr, options=None, **switched):
+    return _search("hard_concrete", size, options=options, cost=cost, lr=lr, every="joint", **switched)
 
 
 def _scl(size, cost, lr, every, **switched):
@@ -124,7 +124,8 @@ def _magnitude(size, scope, gradual, **switched):
 # Four settings for each method, judged on the validation split at one operating point.
 NEURON_TRIALS = {
     "switcher": [_neurons(_row, cost=c, lr=lr) for c, lr in ((3.0, 1e-3), (10.0, 1e-3), (3.0, 2e-3), (10.0, 5e-4))],
-    "free gates": [_neurons(_free, cost=c, lr=lr, bias=b) for c, lr, b in ((3.0, 2e-2, 0.5), (10.0, 2e-2, 0.5), (10.0, 2e-2, 0.9), (3.0, 1e-2, 0.5))],
+    "free gates": [_neurons(_free, cost=c, lr=lr, options={"bias": b})
+                   for c, lr, b in ((3.0, 2e-2, 0.5), (10.0, 2e-2, 0.5), (10.0, 2e-2, 0.9), (3.0, 1e-2, 0.5))],
     "L0": [_neurons(_l0, cost=c, lr=lr) for c, lr in ((10.0, 1e-2), (10.0, 3e-2), (30.0, 1e-2), (30.0, 3e-2))],
     "SCL": [_neurons(_scl, cost=c, lr=lr, every=e) for c, lr, e in ((100.0, 1e-2, 4), (300.0, 1e-2, 4), (1000.0, 1e-2, 4), (300.0, 3e-3, "joint"))],
     "slimming": [_neurons(_slimming, strength=s) for s in (1e-4, 3e-4, 1e-3, 3e-3)],
@@ -143,14 +144,6 @@ def _entry(size, cost, lr, every, **switched):
     return _search("entry", size, options={"saturation": 0.3}, cost=cost, lr=lr, every=every, refresh=every, **switched)
 
 
-def _free_connections(size, cost, lr, every, **switched):
-    return _search("free", size, options={"saturation": 0.3}, cost=cost, lr=lr, every=every, **switched)
-
-
-def _l0_connections(size, cost, lr, **switched):
-    return _search("hard_concrete", size, options={"on": 0.7}, cost=cost, lr=lr, every="joint", **switched)
-
-
 def _magnitude_connections(size, scope, start, end, **switched):
     return _cut("magnitude", size, epochs=12, options={"scope": scope, "start": start, "end": end}, **switched)
 
@@ -158,9 +151,9 @@ def _magnitude_connections(size, scope, start, end, **switched):
 CONNECTION_SIZES = (27_000, 13_700, 9_300, 6_000, 4_846)    # with at most 410 biases: 10 to 60 times fewer weights
 CONNECTION_TRIALS = {
     "switcher": [_connections(_entry, cost=c, lr=lr, every=16) for c, lr in ((10.0, 2e-3), (30.0, 2e-3), (30.0, 1e-3), (30.0, 5e-3))],
-    "free gates": [_connections(_free_connections, cost=c, lr=lr, every=e)
+    "free gates": [_connections(_free, cost=c, lr=lr, every=e)
                    for c, lr, e in ((30.0, 3e-3, "joint"), (100.0, 3e-3, "joint"), (30.0, 1e-2, 4), (100.0, 1e-2, 4))],
-    "L0": [_connections(_l0_connections, cost=c, lr=lr) for c, lr in ((30.0, 1e-2), (30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2))],
+    "L0": [_connections(_l0, cost=c, lr=lr, options={"on": 0.7}) for c, lr in ((30.0, 1e-2), (30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2))],
     "SCL": [_connections(_scl, cost=c, lr=lr, every="joint") for c, lr in ((1e4, 1e-2), (3e4, 1e-2), (1e5, 1e-2), (1e6, 1e-2))],
     "magnitude": [_connections(_magnitude_connections, scope=s, start=a, end=b)
                   for s, a, b in (("global", 0.1, 0.95), ("global", 0.5, 1.0), ("global", 1.0, 1.0), ("layer", 0.1, 0.95))],

@@ -79,7 +79,8 @@ def violations(record, experiment):
             recount = count_parameters(rebuild(record, experiment))
         # where a whole site is off nothing in front of it is read, and compaction takes that out, too
         collapsed = not all(on for _, on in record["sites"].values())
-        rule(record["parameters"] == recount or (collapsed and record["parameters"] < recount), f"{record['parameters']:,} parameters are told, its structure has {recount:,}")
+        rule(record["parameters"] == recount or (collapsed and record["parameters"] < recount),
+             f"{record['parameters']:,} parameters are told, its structure has {recount:,}")
     # while settings are tuned, a trial may fail to get there, and loses
     rule(point is None or not searched or experiment.tuning or record["parameters"] <= point,
          f"{record['parameters']:,} parameters are more than the operating point of {point}")

@@ -20,7 +20,7 @@ from switcher_lib.experiments import transfer
 from switcher_lib.experiments.catalogue import EXPERIMENTS
 from switcher_lib.experiments.results import Results, at, differences, follows, pack, unpack
 from switcher_lib.experiments.specs import Experiment, check_seeds, ramp
-from switcher_lib.metrics import count_macs, count_nonzero_parameters, count_parameters, count_nonzero_weights, macs_per_weight
+from switcher_lib.metrics import count_macs, count_nonzero_parameters, count_nonzero_weights, macs_per_weight
 from switcher_lib.progress import progress_bar
 from switcher_lib.switched import Switched
 from switcher_lib.switchers import SWITCHERS, FixedSwitcher, RandomSwitcher
@@ -177,11 +177,11 @@ def _needed(experiment, results, task):
     if source is None:
         return None
     record = results.find(*source, spec=experiment.spec(*source[:2]))
+    other, point, seed = source
     if record is None:
-        other, point, seed = source
         raise ValueError(f"method {task[0]!r} needs the result of {other!r}{at(point)} with seed {seed}; run that first.")
     if "stopped" in record:
-        raise ValueError(f"method {task[0]!r} needs the structure of {source[0]!r}{at(source[1])} with seed {source[2]}, whose training "
+        raise ValueError(f"method {task[0]!r} needs the structure of {other!r}{at(point)} with seed {seed}, whose training "
                          f"stopped: {record['stopped']}")
     return record
 
@@ -267,21 +267,18 @@ class _Run:
                 model = self._take_over(model)
         if spec["kind"] == "plain":
             self._train_plain(model, {**spec["fit"], "task_sgd": spec["task_sgd"], "noise": spec.get("noise", 0.0)}, self.seed)
-        elif spec["kind"] == "transfer":
-            model = self._transfer()
         else:
-            model = self._search(model)
-            self._train_plain(model, spec["finetune"], self.seed + 1000)
+            model = self._compacted(self._transfer() if spec["kind"] == "transfer" else self._search(model))
+            if "finetune" in spec:
+                self._train_plain(model, spec["finetune"], self.seed + 1000)
         model = self._finish(model)
         result = evaluate(model, self.test.take())    # the one look at the test set
         places = macs_per_weight(model, self.data.example)
-        # at the neuron level what is left is stored whole: a layer of which nothing was to be left keeps a neuron, of zeros
-        count = count_nonzero_parameters if self.level == "connection" else count_parameters
         macs = sum(places.get(name, 0) * int((p != 0).sum()) for name, p in model.named_parameters())
         return dict(
             method=self.method, point=self.point, seed=self.seed, spec=spec, data=self.data.name, level=self.level,
             train_examples=len(self.train), test_accuracy=result.accuracy, test_loss=result.loss, sites=self.sites,
-            on_at_start=self.start, mask=self.mask, parameters=count(model),
+            on_at_start=self.start, mask=self.mask, parameters=count_nonzero_parameters(model),
             weights=count_nonzero_weights(model), macs=macs, dense_macs=count_macs(model, self.data.example),
             epochs=self.epochs, task_steps=self.task_steps, switcher_steps=self.switcher_steps,
             seconds=round(self.seconds, 2), search_seconds=round(self.search_seconds, 2), certificate=self.certificate,
@@ -289,6 +286,7 @@ class _Run:
         ), self.files
 
     def _search(self, model):
+        """Search a structure; return the switched network."""
         spec = self.spec
         if "pretrain" in spec:
             self._train_plain(model, spec["pretrain"], self.seed + 2000)
@@ -304,26 +302,24 @@ class _Run:
                       switcher_optimizer=partial(Adam, **spec["switcher_adam"]), **settings)
         self._count(history)
         self.search_seconds = history.last["seconds"]
-        self._note(net)
-        if self.level == "connection":
-            return keep_zeros(fold(net))
-        small = compact(net, self.train.images[:256])
-        self.certificate = small.certificate.relative_error
-        self.small = small
-        return small.model
+        return net
 
     def _transfer(self):
-        """Train a network, cut it in one pass, and train what is left if the specification says so."""
+        """Train a network and decide on its structure in one pass; return the switched network."""
         net, history, self.search_seconds = transfer.cut(self.spec, self.experiment.model, self.data.name, self.data.example,
                                                          self.seed, self.experiment.tuning)
         self._count(history)
         self.start = {site.key: site.size for site in net.sites}
+        return net
+
+    def _compacted(self, net):
+        """What is left of a switched network, as a plain one; connections stay as zeros until the end."""
         self._note(net)
-        small = compact(net, self.train.images[:256])
-        self.certificate = small.certificate.relative_error
-        if "finetune" in self.spec:
-            self._train_plain(small.model, self.spec["finetune"], self.seed + 1000)
-        return small.model
+        if self.level == "connection":
+            return keep_zeros(fold(net))
+        self.small = compact(net, self.train.images[:256])
+        self.certificate = self.small.certificate.relative_error
+        return self.small.model
 
     def _note(self, net):
         """Keep the structure of a network: the counts, and which."""
