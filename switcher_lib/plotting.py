@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import statistics
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
@@ -87,6 +88,61 @@ def show(figure, alt):
     figure.savefig(buffer, format="png", metadata={"Software": None})
     plt.close(figure)
     return Picture(buffer.getvalue(), alt, round(figure.get_figwidth() * 100))
+
+
+class Table:
+    """A small table that scrolls inside the page where it is too wide for it.
+
+    Parameters
+    ----------
+    head : sequence
+        One heading for each column.
+    rows : sequence of sequence
+        The cells; the first of each row is its heading. All are shown as ``str`` does, as text.
+
+    Raises
+    ------
+    ValueError
+        If a row has not as many cells as there are headings.
+    """
+
+    def __init__(self, head, rows):
+        self.head, self.rows = list(map(str, head)), [list(map(str, row)) for row in rows]
+        for row in self.rows:
+            if len(row) != len(self.head):
+                raise ValueError(f"rows: {row} has {len(row)} cells, the head has {len(self.head)}.")
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        def cell(tag, text, scope=""):
+            return f"<{tag}{scope} style='padding:.15em .45em;font-size:.9em'>{html.escape(text)}</{tag}>"
+        head = "".join(cell("th", text, " scope='col'") for text in self.head)
+        body = "".join("<tr>" + cell("th", first, " scope='row'") + "".join(cell("td", text) for text in rest) + "</tr>"
+                       for first, *rest in self.rows)
+        page = (f"<div style='overflow-x:auto' tabindex='0'><table><thead><tr>{head}</tr></thead>"
+                f"<tbody>{body}</tbody></table></div>")
+        return {"text/html": page, "text/plain": str(self)}
+
+    def __str__(self):
+        lines = [self.head, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.head))]
+        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+
+
+def plus_minus(values, digits=2):
+    """Return mean ± sample standard deviation as text that no line break parts.
+
+    Parameters
+    ----------
+    values : sequence of float, or (float, float)
+        Numbers of runs as a list or tensor; or, as a tuple, a mean and a standard deviation, as in a :class:`Row`.
+    digits : int, default 2
+        Digits behind the point.
+    """
+    if not isinstance(values, tuple):
+        runs = list(map(float, values))
+        values = statistics.fmean(runs), statistics.stdev(runs) if len(runs) > 1 else 0.0
+    mean, std = values
+    return f"{mean:,.{digits}f}\u00a0±\u00a0{std:,.{digits}f}"
 
 
 def pixel_image(values, shape=(28, 28)):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from switcher_lib import data, experiments, models, plotting
+from switcher_lib import data, experiments, models
 from switcher_lib.compaction import compact, fold_batchnorm
 from switcher_lib.errors import DataError
 from switcher_lib.experiments import Experiment, ProtocolError, Results, catalogue, latency, runner, violations
@@ -882,14 +882,6 @@ def test_the_settings_of_a_comparison_are_those_that_won_the_tuning(trials, choi
 
 def test_seeds_are_parsed():
     assert seeds_of("0-4") == [0, 1, 2, 3, 4] and seeds_of("2,5") == [2, 5] and seeds_of("3") == [3]
-
-
-def test_a_figure_without_a_text_that_says_something_is_refused():
-    figure, _ = plotting.plt.subplots()
-    with pytest.raises(ValueError, match="at least 30 characters"):
-        plotting.show(figure, "a plot")
-    picture = plotting.show(figure, 'Accuracy falls from 98 % to "50 %" when half is off.')
-    assert 'alt="Accuracy falls from 98 % to &quot;50 %&quot;' in picture._repr_mimebundle_()["text/html"]
 
 
 def test_the_command_lists_runs_and_tells_the_table(swept, tmp_path, capsys):

@@ -18,8 +18,10 @@ from switcher_lib.compaction import compact, fold, fold_batchnorm
 from switcher_lib.errors import DataError, TrainingStopped, unknown_name
 from switcher_lib.experiments import transfer
 from switcher_lib.experiments.catalogue import EXPERIMENTS
+from switcher_lib.experiments.protocol import ProtocolError
 from switcher_lib.experiments.results import Results, at, differences, follows, pack, unpack
 from switcher_lib.experiments.specs import Experiment, check_seeds, ramp
+from switcher_lib.experiments.tables import table
 from switcher_lib.metrics import count_macs, count_nonzero_parameters, count_nonzero_weights, macs_per_weight
 from switcher_lib.progress import progress_bar
 from switcher_lib.switched import Switched
@@ -54,6 +56,46 @@ def load(name, folder="results"):
     """
     get(name)
     return Results(Path(folder) / f"{name}.json")
+
+
+def stored(name, methods=None):
+    """Read an experiment's committed results for a page: what keeps the rules of comparison, and no more.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`~switcher_lib.experiments.EXPERIMENTS`.
+    methods : sequence of str, optional
+        Some of its methods; None takes all.
+
+    Returns
+    -------
+    Results or None
+        The runs; None, said in a printed line, where the folder ``results/`` is neither here nor one folder up.
+    dict of dict
+        {method: {operating point: :class:`Row`}}. A method whose runs are not all there is left out, and a line says so.
+    """
+    experiment = get(name)
+    methods = list(methods or experiment.methods)
+    for method in methods:
+        if method not in experiment.methods:
+            raise unknown_name("methods", method, experiment.methods, "method of this experiment")
+    folder = next((folder for folder in ("results", "../results") if (Path(folder) / f"{name}.json").exists()), None)
+    if folder is None:
+        print(f"This needs results/{name}.json of the book's repository;\npython -m switcher_lib.experiments run {name} makes it.")
+        return None, {}
+    results, found, missing = load(name, folder), {}, []
+    for method in methods:
+        try:
+            found[method] = {row.point: row for row in table(results, [method], experiment)}
+        except ProtocolError:
+            found[method] = {}
+        if set(found[method]) != set(experiment.points(method)):
+            del found[method]
+            missing.append(method)
+    if missing:
+        print(f"Not all runs are there yet: {', '.join(missing)}.")
+    return results, found
 
 
 def run(name, seeds=None, methods=None, jobs=1, folder="results", threads=None, *, experiment=None, dask=None, redo=False,

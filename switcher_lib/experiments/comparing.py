@@ -1,0 +1,115 @@
+"""Is a difference between two methods more than chance? Intervals and corrections for a handful of seeds."""
+
+import math
+import statistics
+from dataclasses import dataclass
+
+from switcher_lib.experiments.tables import Row
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two means, with what chance makes of it.
+
+    Attributes
+    ----------
+    mean : float
+        The first mean minus the second.
+    half : float
+        Half the width of the confidence interval ``mean ± half``.
+    p : float
+        Probability of a difference at least this large where there is none, in [0, 1].
+    """
+
+    mean: float
+    half: float
+    p: float
+
+    @property
+    def verdict(self):
+        """``"higher"`` or ``"lower"`` where the interval leaves 0 out, else ``"not settled"``."""
+        if abs(self.mean) <= self.half:
+            return "not settled"
+        return "higher" if self.mean > 0 else "lower"
+
+    def __str__(self):
+        return f"{self.mean:+.2f} ± {self.half:.2f}, {self.verdict}"
+
+
+def welch(a, b, level=0.95):
+    """Compare two methods whose runs have nothing to do with each other.
+
+    Parameters
+    ----------
+    a, b : Row or sequence of float
+        A row of a table, for its accuracy in percent, or the runs' numbers; at least two each.
+    level : float, default 0.95
+        Confidence of the interval, in (0, 1).
+
+    Returns
+    -------
+    Difference
+        Of a minus b. If neither has any spread, nothing can be said: ``half`` is infinite and ``p`` 1.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two runs, or ``level`` is out of its range.
+
+    References
+    ----------
+    Welch 1947, "The generalization of Student's problem when several different population variances are involved".
+    """
+    from scipy.special import stdtr, stdtrit    # Student's t: distribution and quantile
+
+    if not 0 < level < 1:
+        raise ValueError(f"level={level!r} must be in (0, 1).")
+    (mean_a, part_a, df_a), (mean_b, part_b, df_b) = _of(a, "a"), _of(b, "b")
+    variance = part_a + part_b
+    if variance == 0:
+        return Difference(mean_a - mean_b, math.inf, 1.0)
+    df = variance**2 / (part_a**2 / df_a + part_b**2 / df_b)
+    difference = mean_a - mean_b
+    return Difference(difference, float(stdtrit(df, (1 + level) / 2)) * math.sqrt(variance),
+                      float(2 * stdtr(df, -abs(difference) / math.sqrt(variance))))
+
+
+def _of(runs, name):
+    """Mean, its variance, and degrees of freedom."""
+    if isinstance(runs, Row):
+        (mean, std), count = runs.accuracy, len(runs.seeds)
+    else:
+        runs = list(runs)
+        mean, std, count = (statistics.fmean(runs), statistics.stdev(runs), len(runs)) if len(runs) > 1 else (0, 0, len(runs))
+    if count < 2:
+        raise ValueError(f"{name} has {count} run{'s' * (count != 1)}; a spread needs at least 2.")
+    return mean, std**2 / count, count - 1
+
+
+def holm(ps, level=0.05):
+    """Tell which of several comparisons are settled, all mistakes together at most ``level``.
+
+    Parameters
+    ----------
+    ps : sequence of float
+        One p for each comparison, in [0, 1].
+    level : float, default 0.05
+        Probability of one or more mistakes, in (0, 1).
+
+    Returns
+    -------
+    list of bool
+        One for each p. The smallest is held against level / n, the next against level / (n - 1), until one fails.
+
+    References
+    ----------
+    Holm 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level={level!r} must be in (0, 1).")
+    settled = [False] * len(ps)
+    for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        if ps[i] > level / (len(ps) - rank):
+            break
+        settled[i] = True
+    return settled
