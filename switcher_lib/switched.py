@@ -10,6 +10,7 @@ from switcher_lib.sites import SelectLinear, count_on, find_connections, find_si
 
 
 DEFAULT_SWITCHER = {"neuron": "row", "connection": "entry"}
+PRICES = ("parameters", "macs")
 
 
 class Switched(nn.Module):
@@ -45,6 +46,9 @@ class Switched(nn.Module):
         While training, every activation that a factor multiplies is also multiplied by 1 + noise · ε, with ε standard
         normal and drawn anew each time (Gaussian dropout, Srivastava et al. 2014); at least 0. At the connection
         level: every activation that a switched layer reads.
+    price : {"parameters", "macs"}, default "parameters"
+        What the cost term charges for, and what budgets and ``stop_at`` count: parameters, or multiply-accumulates for
+        one input.
     skip : sequence of str, default ()
         Paths of layers to leave alone.
 
@@ -56,6 +60,8 @@ class Switched(nn.Module):
         Where the model is switched.
     refused : dict of str to str
         Path of each layer that is not switched, and why.
+    dense : int
+        Parameters, or MACs for one input, of the whole model: what ``price`` says.
 
     Raises
     ------
@@ -70,7 +76,7 @@ class Switched(nn.Module):
     """
 
     def __init__(self, model, example, *, level="neuron", switcher=None, gate=None, face="incoming", switch_inputs=False,
-                 switch_flattened=False, convolutions=False, refresh="live", flow=False, noise=0.0, skip=()):
+                 switch_flattened=False, convolutions=False, refresh="live", flow=False, noise=0.0, price="parameters", skip=()):
         super().__init__()
         if level not in DEFAULT_SWITCHER:
             raise unknown_name("level", level, DEFAULT_SWITCHER, "level")
@@ -85,6 +91,8 @@ class Switched(nn.Module):
             raise ValueError(f"flow=True needs refresh='live', not {refresh!r}: stale factors carry no gradient.")
         if noise < 0:
             raise ValueError(f"noise={noise!r} must be at least 0.")
+        if price not in PRICES:
+            raise unknown_name("price", price, PRICES, "price")
         self.model = model
         if level == "neuron":
             self.sites, self.refused = find_sites(model, example, face=face, switch_inputs=switch_inputs,
@@ -93,10 +101,12 @@ class Switched(nn.Module):
             self.sites, self.refused = find_connections(model, convolutions=convolutions, skip=skip)
         self.level = level
         self.switcher = switchers.make(DEFAULT_SWITCHER[level] if switcher is None else switcher, self.sites, gate)
-        self.refresh, self.flow, self.noise = refresh, flow, noise
+        self.refresh, self.flow, self.noise, self.price = refresh, flow, noise, price
         self.held = None                    # factors that are fixed from outside, or None
         self._stale, self._age = None, 0    # factors of an earlier step, and task steps taken since the first
         self._macs = metrics.macs_per_weight(model, example)
+        sizes = {name: p.numel() for name, p in model.named_parameters()}
+        self.dense = sum(n * (self._macs.get(name, 0) if price == "macs" else 1) for name, n in sizes.items())
         self._at_activations = self._find_activations()
 
     def params(self):
@@ -246,10 +256,10 @@ class Switched(nn.Module):
         return loss + cost * self.cost(factors) if cost else loss
 
     def cost(self, factors=None):
-        """Return how much of the model is on, as a fraction of its parameters.
+        """Return how much of the model is on, as a fraction of its parameters, or of its MACs: of its ``price``.
 
         C = Σ over parameters of Π over the sites that touch it of p, over the dense count, where p is the switcher's
-        ``p_on``: min(s, 1) for deterministic gates.
+        ``p_on``: min(s, 1) for deterministic gates. For MACs each parameter counts as often as it is multiplied.
 
         Parameters
         ----------
@@ -262,7 +272,7 @@ class Switched(nn.Module):
             In (0, 1], differentiable in the factors.
         """
         on = self.switcher.p_on(self.factors() if factors is None else factors)
-        return self.count(on) / sum(p.numel() for p in self.model.parameters())
+        return self.count(on, macs=self.price == "macs") / self.dense
 
     def count(self, on, macs=False):
         """Return the number of parameters (or MACs for one input) that remain where neurons are on by ``on``.

@@ -258,7 +258,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     cost : float or callable, default 0.0
         Weight λ of the cost term in the switcher's loss, at least 0; or a function from progress in [0, 1] to λ.
     stop_at : int, optional
-        Number of parameters. The run ends at the first check that finds at most that many left; the last record is
+        Number of parameters (of MACs, where that is the net's ``price``). The run ends at the first check that finds at most that many left; the last record is
         then of a part of an epoch. For a search that compaction and fine-tuning will follow.
     check_every : int, default 50
         Task steps, at least 1, between two checks: whether ``stop_at`` is reached, and whether training still makes
@@ -325,7 +325,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     if switched:
         plain = {name: value for name, value in vars(net.switcher).items()
                  if isinstance(value, (int, float, str)) and name != "training"}
-        run.settings |= dict(refresh=net.refresh, flow=net.flow, noise=net.noise, switcher=plain)
+        run.settings |= dict(refresh=net.refresh, flow=net.flow, noise=net.noise, price=net.price, switcher=plain)
     start = run.resume()
     history = run.history
     frozen_from = round(epochs * (1 - freeze))
@@ -365,7 +365,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                     net.switcher.after_step(net, (epoch + (i + 1) / steps_per_epoch) / epochs)
                 if i % check_every == 0 or i == steps_per_epoch - 1:
                     _stop_if_hopeless(net, [*task_losses[-check_every:], *switcher_losses[-check_every:]], epoch, i, partial(weight, t))
-                    reached = switched and stop_at is not None and net.structure().parameters[1] <= stop_at
+                    reached = switched and stop_at is not None and getattr(net.structure(), net.price)[1] <= stop_at
                 bar.update()
                 if reached:
                     break

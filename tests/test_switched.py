@@ -257,6 +257,32 @@ def test_the_cost_counts_biases_batch_norms_and_both_sides_of_a_convolution(face
     assert net.count(on, macs=True).item() == 3 * 2 * 9 * 100 + 2 * 3 * 9 * 9 + 6
 
 
+def test_the_price_may_be_macs_instead_of_parameters():
+    net = sl.Switched(networks.conv(norm=True), torch.randn(2, 2, 12, 12), price="macs")
+    on = {"conv1": torch.tensor([1.0, 0, 1, 0, 1]), "conv2": torch.tensor([0.0, 1, 1, 0])}
+    left, dense = 3 * 2 * 9 * 100 + 2 * 3 * 9 * 9 + 6, 5 * 2 * 9 * 100 + 4 * 5 * 9 * 9 + 12
+    assert net.dense == dense == metrics.count_macs(net.model, torch.randn(1, 2, 12, 12))
+    assert net.cost(on).item() == pytest.approx(left / dense) and net.cost(ones(net)).item() == 1
+
+
+@pytest.mark.parametrize("price, budget", [("parameters", 200), ("macs", 4000)])
+def test_searches_and_budgets_count_what_the_price_says(price, budget):
+    x, y = torch.randn(64, 2, 12, 12), torch.randint(0, 3, (64,))
+    split = sl.data.Split(x, y)
+    for switcher, options in ((partial(sl.MagnitudeSwitcher, budget=budget), {}),
+                              ("free", {"cost": 30.0, "stop_at": budget, "check_every": 1, "every": 1,
+                                        "switcher_optimizer": partial(torch.optim.Adam, lr=0.01)})):
+        net = sl.Switched(networks.conv(norm=True), x[:2], switcher=switcher, price=price)
+        history = sl.fit(net, split, epochs=100 if options else 1, batch_size=32, progress=False, **options)
+        assert 0.5 * budget < getattr(net.structure(), price)[1] <= budget
+        assert len(history.records) < 100
+
+
+def test_an_unknown_price_is_refused():
+    with pytest.raises(ValueError, match="price='flops'"):
+        sl.Switched(networks.mlp(), torch.randn(2, 6), price="flops")
+
+
 def test_a_parameter_that_two_sites_touch_is_counted_by_their_product():
     net = sl.Switched(networks.mlp((2, 2, 2, 1)), torch.randn(2, 2))
     on = {"fc1": torch.tensor([0.5, 1.0]), "fc2": torch.tensor([0.25, 0.0])}

@@ -20,7 +20,7 @@ class BudgetSwitcher(FixedSwitcher):
         Where the task network is switched.
     budget : int
         Parameters that may remain, at least 1: for neurons those of the compacted network, for connections the weights
-        that are on and all other parameters.
+        that are on and all other parameters. Where the network's ``price`` is MACs, so many of those.
     scope : {"global", "layer"}, default "global"
         Whether scores compete across layers, or each layer keeps the same fraction of its own.
     start, end : float, default 1.0
@@ -55,7 +55,7 @@ class BudgetSwitcher(FixedSwitcher):
         self.steps += 1
         if self.done or t < self.start or (t < self.end and self.steps % self.interval):
             return
-        dense = sum(p.numel() for p in net.model.parameters())
+        dense = net.dense
         left = 0.0 if t >= self.end else (1 - (t - self.start) / (self.end - self.start)) ** 3
         with torch.no_grad():
             masks = keep_within(net, self.importance(net), round(self.budget + (dense - self.budget) * left), self.scope)
@@ -103,7 +103,7 @@ def keep_within(net, scores, budget, scope="global"):
     scores : dict of str to Tensor
         {site.key: scores of the site's shape}.
     budget : int
-        Parameters that may remain.
+        Parameters that may remain, or MACs, as the network's ``price`` says.
     scope : {"global", "layer"}, default "global"
         Whether all scores compete, or each site keeps the same fraction.
 
@@ -124,7 +124,7 @@ def keep_within(net, scores, budget, scope="global"):
         return {key: (r >= min(cut, float(r.max()))).reshape(scores[key].shape).double() for key, r in ranks.items()}
 
     def fits(cut):
-        return float(net.count(masks(cut))) <= budget    # in double: float32 cannot count beyond 16.7 million
+        return float(net.count(masks(cut), macs=net.price == "macs")) <= budget    # in double: float32 cannot count beyond 16.7 million
 
     low, high = 0.0, 1.0
     if fits(low):
