@@ -18,8 +18,9 @@ import torch
 from switcher_lib import data, experiments, models
 from switcher_lib.compaction import compact, fold_batchnorm
 from switcher_lib.errors import DataError
-from switcher_lib.experiments import Experiment, ProtocolError, Results, catalogue, latency, runner, violations
+from switcher_lib.experiments import Experiment, ProtocolError, Results, latency, runner, violations
 from switcher_lib.experiments.__main__ import main, seeds_of
+from switcher_lib.experiments.catalogue import comparison, lenet5
 from switcher_lib.experiments.protocol import check
 from switcher_lib.experiments.results import key, pack, rebuild, unpack
 from switcher_lib.experiments.specs import read_experiment
@@ -868,8 +869,8 @@ def test_committed_results_were_made_by_the_present_specifications_and_keep_the_
 
 
 @pytest.mark.parametrize("trials, choice, size, name", [
-    (catalogue.NEURON_TRIALS, catalogue.NEURON_CHOICE, catalogue.TUNED_AT, "lenet300-neurons-tuning"),
-    (catalogue.CONNECTION_TRIALS, catalogue.CONNECTION_CHOICE, min(catalogue.CONNECTION_SIZES), "lenet300-connections-tuning"),
+    (comparison.NEURON_TRIALS, comparison.NEURON_CHOICE, comparison.TUNED_AT, "lenet300-neurons-tuning"),
+    (comparison.CONNECTION_TRIALS, comparison.CONNECTION_CHOICE, min(comparison.CONNECTION_SIZES), "lenet300-connections-tuning"),
 ])
 def test_the_settings_of_a_comparison_are_those_that_won_the_tuning(trials, choice, size, name):
     results = experiments.load(name, ROOT / "results")

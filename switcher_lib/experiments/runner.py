@@ -228,6 +228,9 @@ def _needed(experiment, results, task):
     return record
 
 
+WHERE = ("level", "face", "switch_inputs", "switch_flattened", "convolutions", "skip")    # Switched's arguments that name the sites
+
+
 class _Once:
     """A test split that can be looked at once."""
 
@@ -329,7 +332,7 @@ class _Run:
 
     def _search(self, model):
         """Search a structure; return the switched network."""
-        spec = self.spec
+        spec, model = self.spec, model.to(memory_format=torch.channels_last)
         if "pretrain" in spec:
             self._train_plain(model, spec["pretrain"], self.seed + 2000)
         options = dict(spec.get("options", {}))
@@ -378,7 +381,7 @@ class _Run:
                 return FixedSwitcher(sites, {site.key: unpack(self.other["mask"][site.key], site.shape) for site in sites})
         else:
             make = partial(RandomSwitcher, off={key: total - on for key, (total, on) in self.other["sites"].items()})
-        options = {"switch_inputs": "input" in self.other["sites"]} if self.level == "neuron" else {"level": self.level}
+        options = {name: value for name, value in self.other["spec"]["switched"].items() if name in WHERE}
         net = Switched(model, self.data.example, switcher=make, **options)
         self._note(net)
         self.start = {key: on for key, (_, on) in self.sites.items()}
@@ -390,7 +393,7 @@ class _Run:
         if "until_epoch" in settings:
             settings["epochs"] = settings.pop("until_epoch") - self.epochs
         sgd, noise = partial(SGD, **settings.pop("task_sgd")), settings.pop("noise", 0.0)
-        net = model
+        net = model.to(memory_format=torch.channels_last)    # quicker for convolutions on a CPU, and nothing to other layers
         if noise:    # a switcher that leaves every factor at 1 and brings the noise
             net = Switched(model, self.train.images[:2], switcher=partial(RandomSwitcher, off=0.0), noise=noise, switch_inputs=True)
         self._count(fit(net, self.train, seed=seed, progress=False, task_optimizer=sgd, **settings))

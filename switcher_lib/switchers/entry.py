@@ -10,9 +10,10 @@ from switcher_lib.switchers.row import check_scorer, output_layer
 class EntrySwitcher(Switcher):
     """Each connection's factor from its weight, its row and its column: s_ij = g(MLP(w_ij, its size, row i, column j)).
 
-    Row and column are described by mean, root mean square and largest size, so that permuting the neurons on either
-    side of the layer permutes the factors with the weights: the symmetry that a matrix of weights has, and that an
-    image (:class:`UNetSwitcher`) has not. One small MLP for each layer, whatever its shape.
+    Row and column are described by mean, root mean square and largest size, all of them less their mean over the layer:
+    what all connections have in common would move all scores together, and could start a layer with every score below 0.
+    Permuting the neurons on either side of the layer permutes the factors with the weights: the symmetry that a matrix of
+    weights has, and that an image (:class:`UNetSwitcher`) has not. One small MLP for each layer, whatever its shape.
 
     Parameters
     ----------
@@ -59,11 +60,13 @@ class _EntryScorer(nn.Module):
 
     def forward(self, weight):
         w = weight / (weight.std(unbiased=False) + 1e-8)    # of the layer, so that a weak neuron still looks weak
-        entry = torch.stack([w, w.abs()], dim=-1)
+        size = w.abs()
+        entry = torch.stack([w, size - size.mean()], dim=-1)
         hidden = self.entry(entry) + self.row(_summary(w, 1))[:, None] + self.column(_summary(w, 0))[None]
         return self.out(hidden.relu()).squeeze(-1)
 
 
 def _summary(w, dim):
-    """Mean, root mean square and largest size along one dimension: (length of the other, 3)."""
-    return torch.stack([w.mean(dim), (w.square().mean(dim) + 1e-12).sqrt(), w.abs().amax(dim)], dim=-1)
+    """Mean, root mean square and largest size along one dimension, less their means: (length of the other, 3)."""
+    summary = torch.stack([w.mean(dim), (w.square().mean(dim) + 1e-12).sqrt(), w.abs().amax(dim)], dim=-1)
+    return summary - summary.mean(0)

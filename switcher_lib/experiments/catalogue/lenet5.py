@@ -1,0 +1,62 @@
+"""LeNet-5, both levels: the best five methods of LeNet-300-100, tuned again, on a convolutional network."""
+
+from switcher_lib.experiments.catalogue.recipes import (
+    BATCH, SGD, Course, comparison, entry, free, l0, magnitude, row, scl, slimming, tuning,
+)
+
+TOTAL, SEARCH_EPOCHS, CUT_AT = 10, 4, 3    # epochs: fewer than for LeNet-300-100, for a step takes eight times as long
+REST = {"until_epoch": TOTAL, "batch_size": BATCH, "task_sgd": SGD}
+
+# -- channels of both convolutions, flattened features one by one, and neurons
+
+TUNED_AT = 8_000
+SIZES = (40_000, 15_000, 8_000, 4_500, 2_792)    # the last: 5-10-76-16, the smallest in the L0 paper's Table 1
+NEURON = Course(TOTAL, SEARCH_EPOCHS, SGD, {"switch_flattened": True}, REST, check_every=10)
+
+
+def _magnitude_neurons(scope, gradual):
+    return magnitude(NEURON, SEARCH_EPOCHS, scope=scope, start=0.3, end=1.0) if gradual else magnitude(NEURON, CUT_AT, scope=scope)
+
+
+NEURON_TRIALS = {
+    "switcher": [row(NEURON, c, lr) for c, lr in ((3.0, 1e-3), (10.0, 1e-3), (10.0, 2e-3), (30.0, 1e-3))],
+    "free gates": [free(NEURON, c, lr) for c, lr in ((3.0, 2e-2), (10.0, 1e-2), (10.0, 2e-2), (30.0, 1e-2))],
+    "L0": [l0(NEURON, c, lr) for c, lr in ((10.0, 1e-2), (10.0, 3e-2), (30.0, 1e-2), (30.0, 3e-2))],
+    "slimming": [slimming(NEURON, strength, scope=scope, epochs=SEARCH_EPOCHS)
+                 for strength, scope in ((3e-4, "layer"), (1e-3, "layer"), (3e-4, "global"), (1e-3, "global"))],
+    "magnitude": [_magnitude_neurons(s, g) for s in ("global", "layer") for g in (False, True)],
+}
+NEURON_CHOICE = {"switcher": 0, "free gates": 0, "slimming": 0, "L0": 0, "magnitude": 0}
+NEURONS = comparison(
+    "LeNet-5 on MNIST, channels, features and neurons: which method keeps the most accuracy at which size?",
+    "lenet_5", NEURON, NEURON_TRIALS, NEURON_CHOICE, SIZES, {
+        "random": lambda methods, size: NEURON.plain(same_count_as="switcher"),
+        "from scratch": lambda methods, size: NEURON.plain(same_structure_as="switcher"),
+    })
+
+# -- the weights of all layers one by one, convolutions too
+
+CONNECTION_SIZES = (43_000, 21_600, 10_800, 5_400, 4_000)    # with at most 580 biases: 10 to 126 times fewer weights
+CONNECTION = Course(TOTAL, SEARCH_EPOCHS, SGD, {"level": "connection", "convolutions": True}, REST, check_every=10)
+
+CONNECTION_TRIALS = {
+    "switcher": [entry(CONNECTION, c, lr, e) for c, lr, e in ((30.0, 1e-3, 4), (30.0, 2e-3, 4), (100.0, 1e-3, 4), (10.0, 2e-3, 4))],
+    "free gates": [free(CONNECTION, c, lr, e)
+                   for c, lr, e in ((30.0, 3e-3, "joint"), (100.0, 3e-3, "joint"), (30.0, 1e-2, 4), (100.0, 1e-2, 4))],
+    "L0": [l0(CONNECTION, c, lr, on=0.7) for c, lr in ((30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2), (300.0, 3e-2))],
+    "SCL": [scl(CONNECTION, c, 1e-2, "joint") for c in (3e4, 1e5, 3e5, 1e6)],
+    "magnitude": [magnitude(CONNECTION, 6, scope=s, start=a, end=b)
+                  for s, a, b in (("global", 0.1, 0.95), ("global", 0.5, 1.0), ("global", 1.0, 1.0), ("layer", 0.1, 0.95))],
+}
+CONNECTION_CHOICE = {"switcher": 0, "free gates": 0, "magnitude": 0, "L0": 0, "SCL": 0}
+CONNECTIONS = comparison(
+    "LeNet-5 on MNIST, connections: which method keeps the most accuracy with how many weights?",
+    "lenet_5", CONNECTION, CONNECTION_TRIALS, CONNECTION_CHOICE, CONNECTION_SIZES, {
+        "random": lambda methods, size: CONNECTION.plain(same_count_as="magnitude"),
+    })
+
+EXPERIMENTS = {
+    "lenet5-neurons": NEURONS, "lenet5-connections": CONNECTIONS,
+    "lenet5-neurons-tuning": tuning("LeNet-5 on MNIST", "lenet_5", NEURON, NEURON_TRIALS, TUNED_AT),
+    "lenet5-connections-tuning": tuning("LeNet-5 on MNIST", "lenet_5", CONNECTION, CONNECTION_TRIALS, 10_800),
+}

@@ -1,0 +1,251 @@
+"""What specifications are made of: the settings that all methods of a comparison share, and one function for each method."""
+
+from dataclasses import dataclass
+
+from switcher_lib.experiments.specs import Experiment
+
+SGD = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
+FAST = {**SGD, "lr": 0.08}
+NOISE = 0.3    # of the factors' activations while training; what it does by itself is one of the controls
+BATCH = 128
+TOTAL, SEARCH_EPOCHS = 20, 10    # of LeNet-300-100
+
+
+@dataclass(frozen=True)
+class Course:
+    """What every method of a comparison gets.
+
+    Attributes
+    ----------
+    epochs, search : int
+        Epochs in all, and at most of a search against a rising cost.
+    sgd : dict
+        Of the task network, in the search.
+    switched : dict
+        Arguments of :class:`~switcher_lib.Switched`.
+    finetune : dict
+        The training of what is left, until ``epochs``.
+    tuned_at : int or None
+        Where a smaller network needs a larger cost: the size at which costs are given.
+    check_every : int or None
+        Steps between two looks at the size in a search against a cost; None leaves :func:`~switcher_lib.fit` its default.
+    """
+
+    epochs: int
+    search: int
+    sgd: dict
+    switched: dict
+    finetune: dict
+    tuned_at: int | None = None
+    check_every: int | None = None
+
+    def by_cost(self, switcher, size, *, options=None, cost, lr, every, check_every=None, **switched):
+        """Specify a search by the switcher's own learning, against a cost that rises until it is small enough.
+
+        Parameters
+        ----------
+        switcher : str
+            Its name.
+        size : int
+            Parameters at which the search stops.
+        options : dict, optional
+            Arguments of the switcher.
+        cost : float
+            λ at the end of its rise, at four fifths of the search.
+        lr : float
+            Learning rate of the switcher's Adam.
+        every : int or str
+            As in :func:`~switcher_lib.fit`.
+        check_every : int, optional
+            In place of the course's.
+        **switched
+            Further arguments of :class:`~switcher_lib.Switched`.
+        """
+        if self.tuned_at is not None and size < self.tuned_at:
+            cost = round(cost * (self.tuned_at / size) ** 1.5, 3)
+        check = check_every or self.check_every
+        return {"kind": "switched", "switcher": switcher, "options": options or {}, "switched": {**self.switched, **switched},
+                "task_sgd": self.sgd, "finetune": self.finetune, "switcher_adam": {"lr": lr, "fused": True},
+                "fit": {"epochs": self.search, "batch_size": BATCH, "every": every, "stop_at": size,
+                        "cost": {"start": 0.0, "end": cost, "until": 0.8}, **({"check_every": check} if check else {})}}
+
+    def by_cut(self, switcher, size, *, epochs, options, every=8):
+        """Specify a search that scores, and cuts what is over a budget.
+
+        Parameters
+        ----------
+        switcher : str
+            Its name.
+        size : int
+            The budget: parameters.
+        epochs : int
+            Of the search.
+        options : dict
+            Further arguments of the switcher.
+        every : int or str, default 8
+            As in :func:`~switcher_lib.fit`; without meaning where nothing is learned.
+        """
+        return {"kind": "switched", "switcher": switcher, "options": {"budget": size, **options}, "switched": self.switched,
+                "task_sgd": self.sgd, "finetune": self.finetune, "switcher_adam": {"lr": 1e-3},
+                "fit": {"epochs": epochs, "batch_size": BATCH, "every": every, "schedule": "constant"}}
+
+    def plain(self, **more):
+        """Specify a network without a switcher, with the whole budget of epochs.
+
+        Parameters
+        ----------
+        **more
+            Further fields of the specification.
+        """
+        return {"kind": "plain", "fit": {"epochs": self.epochs, "batch_size": BATCH}, "task_sgd": self.sgd, **more}
+
+
+# -- the methods: each takes a course and its settings, and returns a function from the size to a specification
+
+def row(course, cost, lr):
+    """Return the row switcher's.
+
+    Parameters
+    ----------
+    course : Course
+        What it shares with the others.
+    cost, lr
+        As for :meth:`Course.by_cost`.
+    """
+    # a shared scorer moves a whole layer's scores at once: without frequent checks a search runs past its size
+    return lambda size: course.by_cost("row", size, options={"reads": "both", "saturation": 0.3}, cost=cost, lr=lr, every=4,
+                                       refresh=4, check_every=10)
+
+
+def entry(course, cost, lr, every):
+    """Return the entry switcher's.
+
+    Parameters
+    ----------
+    course : Course
+        What it shares with the others.
+    cost, lr, every
+        As for :meth:`Course.by_cost`; the factors are as old as a turn is long.
+    """
+    return lambda size: course.by_cost("entry", size, options={"saturation": 0.3}, cost=cost, lr=lr, every=every, refresh=every,
+                                       check_every=10)
+
+
+def free(course, cost, lr, every=4, **options):
+    """Return free gates'.
+
+    Parameters
+    ----------
+    course : Course
+        What they share with the others.
+    cost, lr, every
+        As for :meth:`Course.by_cost`.
+    **options
+        Of the gates.
+    """
+    return lambda size: course.by_cost("free", size, options={"saturation": 0.3, **options}, cost=cost, lr=lr, every=every)
+
+
+def l0(course, cost, lr, **options):
+    """Return hard concrete's.
+
+    Parameters
+    ----------
+    course : Course
+        What it shares with the others.
+    cost, lr
+        As for :meth:`Course.by_cost`.
+    **options
+        Of the gates.
+    """
+    return lambda size: course.by_cost("hard_concrete", size, options=options, cost=cost, lr=lr, every="joint")
+
+
+def scl(course, cost, lr, every):
+    """Return SCL's.
+
+    Parameters
+    ----------
+    course : Course
+        What it shares with the others.
+    cost, lr, every
+        As for :meth:`Course.by_cost`.
+    """
+    return lambda size: course.by_cost("scl", size, cost=cost, lr=lr, every=every)
+
+
+def slimming(course, strength, scope="layer", epochs=8):
+    """Return network slimming's, with BatchNorm.
+
+    Parameters
+    ----------
+    course : Course
+        What it shares with the others.
+    strength, scope
+        Of its penalty, and of its cut.
+    epochs : int, default 8
+        Of the search.
+    """
+    return lambda size: {**course.by_cut("slimming", size, epochs=epochs, options={"strength": strength, "scope": scope}, every="joint"),
+                         "model": {"batch_norm": True}}
+
+
+def magnitude(course, epochs, **options):
+    """Return magnitude's.
+
+    Parameters
+    ----------
+    course : Course
+        What it shares with the others.
+    epochs : int
+        Before the last cut.
+    **options
+        Of the switcher.
+    """
+    return lambda size: course.by_cut("magnitude", size, epochs=epochs, options=options)
+
+
+def tuning(what, model, course, trials, size):
+    """Return the experiment in which each method's settings are chosen, on the validation split.
+
+    Parameters
+    ----------
+    what : str
+        The network and the data, in words.
+    model : str
+        The network's name.
+    course : Course
+        What all trials share.
+    trials : dict of list
+        {method: functions from the size to a specification}, as many for each method.
+    size : int
+        The operating point.
+    """
+    return Experiment(
+        question=f"{what}'s validation split, {size:,} parameters: which settings for each method?",
+        model=model, data="mnist", seeds=(100,), epochs=course.epochs, tuning=True,
+        methods={f"{method}, trial {i}": {size: make(size)} for method, makes in trials.items() for i, make in enumerate(makes)})
+
+
+def comparison(question, model, course, trials, choice, sizes, controls):
+    """Return the experiment in which each method runs at every size, by the settings that won.
+
+    Parameters
+    ----------
+    question, model : str
+        As in :class:`Experiment`.
+    course : Course
+        What all methods share.
+    trials : dict of list
+        As for :func:`tuning`.
+    choice : dict of int
+        {method: which of its trials won}.
+    sizes : sequence of int
+        Operating points.
+    controls : dict of callable
+        {name: function from the methods so far and the size to a specification}; these are not tuned.
+    """
+    methods = {"dense": course.plain()}
+    methods |= {method: {size: trials[method][i](size) for size in sizes} for method, i in choice.items()}
+    methods |= {name: {size: make(methods, size) for size in sizes} for name, make in controls.items()}
+    return Experiment(question=question, model=model, data="mnist", epochs=course.epochs, methods=methods, curve=True, controls=("dense",))
