@@ -21,6 +21,8 @@ COLORS = {
     "SCL": "#882255",
     "L0": "#F0E442",
     "slimming": "#44AA99",
+    "shuffled weights": "#332288",
+    "from scratch": "#AA4499",
 }
 ON, OFF = "#0072B2", "#D55E00"
 
@@ -98,7 +100,7 @@ class Table:
     head : sequence
         One heading for each column.
     rows : sequence of sequence
-        The cells; the first of each row is its heading. All are shown as ``str`` does, as text.
+        The cells; the first of each row is its heading. All are shown as ``str`` does, as text; a line break in it stays.
 
     Raises
     ------
@@ -114,7 +116,8 @@ class Table:
 
     def _repr_mimebundle_(self, include=None, exclude=None):
         def cell(tag, text, scope=""):
-            return f"<{tag}{scope} style='padding:.15em .45em;font-size:.9em'>{html.escape(text)}</{tag}>"
+            inside = html.escape(text).replace("\n", "<br/>")
+            return f"<{tag}{scope} style='padding:.15em .45em;font-size:.9em'>{inside}</{tag}>"
         head = "".join(cell("th", text, " scope='col'") for text in self.head)
         body = "".join("<tr>" + cell("th", first, " scope='row'") + "".join(cell("td", text) for text in rest) + "</tr>"
                        for first, *rest in self.rows)
@@ -123,7 +126,7 @@ class Table:
         return {"text/html": page, "text/plain": str(self)}
 
     def __str__(self):
-        lines = [self.head, *self.rows]
+        lines = [[cell.replace("\n", ", ") for cell in line] for line in (self.head, *self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.head))]
         return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 

@@ -26,6 +26,11 @@ def test_a_table_has_headings_for_rows_and_columns_and_shows_text_as_text():
     assert str(table).splitlines() == ["method  accuracy %", "dense   98.5", "<b>     1 & 2"]
 
 
+def test_a_cell_may_have_two_lines():
+    table = plotting.Table(["method", "error"], [["dense", "1.50\n266,610"]])
+    assert "1.50<br/>266,610" in table._repr_mimebundle_()["text/html"] and "1.50, 266,610" in str(table)
+
+
 def test_a_table_with_a_short_row_is_refused():
     with pytest.raises(ValueError, match="has 1 cells, the head has 2"):
         plotting.Table(["a", "b"], [["only one"]])

@@ -47,7 +47,7 @@ CONNECTION_SIZES = (27_000, 13_700, 9_300, 6_000, 4_846)    # with at most 410 b
 CONNECTION = Course(TOTAL, SEARCH_EPOCHS, FAST, {"level": "connection"}, {**REST, "task_sgd": SGD})
 
 CONNECTION_TRIALS = {
-    "switcher": [entry(CONNECTION, c, lr, e) for c, lr, e in ((30.0, 1e-3, 4), (30.0, 2e-3, 4), (100.0, 1e-3, 4), (10.0, 2e-3, 4))],
+    "switcher": [entry(CONNECTION, c, lr, e) for c, lr, e in ((30.0, 1e-3, 4), (30.0, 2e-3, 4), (100.0, 1e-3, 4), (20.0, 2e-3, 4))],
     "free gates": [free(CONNECTION, c, lr, e)
                    for c, lr, e in ((30.0, 3e-3, "joint"), (100.0, 3e-3, "joint"), (30.0, 1e-2, 4), (100.0, 1e-2, 4))],
     "L0": [l0(CONNECTION, c, lr, on=0.7) for c, lr in ((30.0, 1e-2), (30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2))],

@@ -40,7 +40,7 @@ CONNECTION_SIZES = (43_000, 21_600, 10_800, 5_400, 4_000)    # with at most 580 
 CONNECTION = Course(TOTAL, SEARCH_EPOCHS, SGD, {"level": "connection", "convolutions": True}, REST, check_every=10)
 
 CONNECTION_TRIALS = {
-    "switcher": [entry(CONNECTION, c, lr, e) for c, lr, e in ((30.0, 1e-3, 4), (30.0, 2e-3, 4), (100.0, 1e-3, 4), (10.0, 2e-3, 4))],
+    "switcher": [entry(CONNECTION, c, lr, e) for c, lr, e in ((30.0, 1e-3, 4), (30.0, 2e-3, 4), (100.0, 1e-3, 4), (20.0, 2e-3, 4))],
     "free gates": [free(CONNECTION, c, lr, e)
                    for c, lr, e in ((30.0, 3e-3, "joint"), (100.0, 3e-3, "joint"), (30.0, 1e-2, 4), (100.0, 1e-2, 4))],
     "L0": [l0(CONNECTION, c, lr, on=0.7) for c, lr in ((30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2), (300.0, 3e-2))],
