@@ -137,7 +137,8 @@ def plus_minus(values, digits=2):
     Parameters
     ----------
     values : sequence of float, or (float, float)
-        Numbers of runs as a list or tensor; or, as a tuple, a mean and a standard deviation, as in a :class:`Row`.
+        Numbers of runs as a list or tensor; or, as a tuple, a mean and a standard deviation, as in a
+        :class:`~switcher_lib.experiments.Row`.
     digits : int, default 2
         Digits behind the point.
     """

@@ -108,6 +108,20 @@ class Switched(nn.Module):
         sizes = {name: p.numel() for name, p in model.named_parameters()}
         self.dense = sum(n * (self._macs.get(name, 0) if price == "macs" else 1) for name, n in sizes.items())
         self._at_activations = self._find_activations()
+        self._fill_statistics()
+
+    def _fill_statistics(self):
+        """Give the switcher's BatchNorms the statistics of the first weights: evaluation would know none before its first step."""
+        norms = [module for module in self.switcher.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        if not norms:
+            return
+        before = [module.momentum for module in norms]
+        for module in norms:
+            module.momentum = 1.0
+        with torch.no_grad():
+            self.switcher.train()(self.params())
+        for module, momentum in zip(norms, before):
+            module.momentum = momentum
 
     def params(self):
         """Return the task network's parameters θ as {name: tensor}."""

@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from switcher_lib import experiments
-from switcher_lib.experiments import Difference, ProtocolError, Row, holm, runner, stored, welch
+from switcher_lib.experiments import Difference, ProtocolError, Row, holm, paired, runner, stored, welch
 
 A, B = [98.1, 98.3, 98.2, 98.0, 98.4], [98.0, 98.1, 98.3]
 
@@ -18,6 +18,23 @@ def test_welch_is_scipys(level):
     low, high = theirs.confidence_interval(level)
     assert ours.p == pytest.approx(theirs.pvalue, rel=1e-12)
     assert (ours.mean - ours.half, ours.mean + ours.half) == pytest.approx((low, high), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.95])
+def test_pairs_are_scipys(level):
+    other = [98.0, 98.1, 98.3, 97.9, 98.2]
+    ours, theirs = paired(A, other, level), stats.ttest_rel(A, other)
+    low, high = theirs.confidence_interval(level)
+    assert ours.p == pytest.approx(theirs.pvalue, rel=1e-9)
+    assert (ours.mean - ours.half, ours.mean + ours.half) == pytest.approx((low, high), rel=1e-9, abs=1e-12)
+
+
+def test_pairs_need_partners():
+    with pytest.raises(ValueError, match="a has 5 runs, b has 3"):
+        paired(A, B)
+    with pytest.raises(ValueError, match="a has 1 run"):
+        paired([1.0], [2.0])
+    assert paired([1.0, 2.0], [2.0, 3.0]) == Difference(-1.0, math.inf, 1.0)
 
 
 def row(values):

@@ -278,6 +278,19 @@ def test_searches_and_budgets_count_what_the_price_says(price, budget):
         assert len(history.records) < 100
 
 
+@pytest.mark.parametrize("options", [dict(switcher="unet"), dict(gate="relu_bn"), dict(level="connection", switcher="unet")],
+                         ids=["unet", "gate", "connections"])
+def test_a_fresh_switchers_batch_norms_know_the_first_weights(options):
+    net = sl.Switched(networks.mlp((160, 120, 80, 3)), torch.randn(2, 160), **options)
+    norms = [m for m in net.switcher.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert norms and all(m.momentum == 0.1 for m in norms)
+    with torch.no_grad():
+        training, evaluation = net.train().factors(), net.eval().factors()
+    for key, s in training.items():    # apart from n / (n - 1) in the variance they are the same
+        on, still = (s > 0).double().mean(), (evaluation[key] > 0).double().mean()
+        assert 0 < still and abs(on - still) < 0.1
+
+
 def test_an_unknown_price_is_refused():
     with pytest.raises(ValueError, match="price='flops'"):
         sl.Switched(networks.mlp(), torch.randn(2, 6), price="flops")

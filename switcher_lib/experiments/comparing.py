@@ -74,6 +74,43 @@ def welch(a, b, level=0.95):
                       float(2 * stdtr(df, -abs(difference) / math.sqrt(variance))))
 
 
+def paired(a, b, level=0.95):
+    """Compare two methods whose runs belong together, one pair for each seed or each network.
+
+    Parameters
+    ----------
+    a, b : sequence of float
+        The runs' numbers, in the same order; at least two.
+    level : float, default 0.95
+        Confidence of the interval, in (0, 1).
+
+    Returns
+    -------
+    Difference
+        Of a minus b, by the spread of the differences. If they have none, ``half`` is infinite and ``p`` 1.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two pairs or not as many runs of both, or ``level`` is out of its range.
+
+    References
+    ----------
+    Student 1908, "The probable error of a mean".
+    """
+    from scipy.special import stdtr, stdtrit
+
+    if not 0 < level < 1:
+        raise ValueError(f"level={level!r} must be in (0, 1).")
+    if len(a) != len(b):
+        raise ValueError(f"a has {len(a)} runs, b has {len(b)}; each needs its partner.")
+    mean, variance, df = _of([float(x - y) for x, y in zip(a, b)], "a")
+    if variance == 0:
+        return Difference(mean, math.inf, 1.0)
+    return Difference(mean, float(stdtrit(df, (1 + level) / 2)) * math.sqrt(variance),
+                      float(2 * stdtr(df, -abs(mean) / math.sqrt(variance))))
+
+
 def _of(runs, name):
     """Mean, its variance, and degrees of freedom."""
     if isinstance(runs, Row):

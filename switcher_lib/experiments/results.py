@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import warnings
 import zlib
 from contextlib import contextmanager
 from math import prod
@@ -238,5 +239,7 @@ def rebuild(record, experiment):
     small = models.make(experiment.model, **{**options, "widths": [max(1, int(w.sum())) for w in widths]})
     if features is not None and not features.all():
         layer = small.get_submodule(reader)
-        small.set_submodule(reader, SelectLinear(features.nonzero()[:, 0], layer.out_features))
+        with warnings.catch_warnings():    # of a collapsed network nothing may be left to read
+            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+            small.set_submodule(reader, SelectLinear(features.nonzero()[:, 0], layer.out_features))
     return small
