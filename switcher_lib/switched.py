@@ -115,11 +115,11 @@ class Switched(nn.Module):
         norms = [module for module in self.switcher.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
         if not norms:
             return
-        before = [module.momentum for module in norms]
+        before, first = [module.momentum for module in norms], next(self.switcher.parameters())
         for module in norms:
             module.momentum = 1.0
-        with torch.no_grad():
-            self.switcher.train()(self.params())
+        with torch.no_grad():    # the switcher may not have been moved yet to where, and to what, the model is
+            self.switcher.train()({name: p.to(first) for name, p in self.params().items()})
         for module, momentum in zip(norms, before):
             module.momentum = momentum
 

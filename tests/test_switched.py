@@ -291,6 +291,12 @@ def test_a_fresh_switchers_batch_norms_know_the_first_weights(options):
         assert 0 < still and abs(on - still) < 0.1
 
 
+def test_a_model_in_float64_may_meet_a_switcher_with_batch_norm_that_is_moved_later():
+    model = networks.mlp((40, 30, 20, 3)).double()
+    x = torch.randn(2, 40, dtype=torch.float64)
+    assert sl.Switched(model, x, switcher="unet").double()(x).dtype == torch.float64
+
+
 def test_an_unknown_price_is_refused():
     with pytest.raises(ValueError, match="price='flops'"):
         sl.Switched(networks.mlp(), torch.randn(2, 6), price="flops")
