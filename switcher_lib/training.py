@@ -258,8 +258,9 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     cost : float or callable, default 0.0
         Weight λ of the cost term in the switcher's loss, at least 0; or a function from progress in [0, 1] to λ.
     stop_at : int, optional
-        Number of parameters (of MACs, where that is the net's ``price``). The run ends at the first check that finds at most that many left; the last record is
-        then of a part of an epoch. For a search that compaction and fine-tuning will follow.
+        Number of parameters (of MACs, where that is the net's ``price``). The run ends at the first check that finds at
+        most that many left; the last record is then of a part of an epoch. For a search that compaction and
+        fine-tuning will follow.
     check_every : int, default 50
         Task steps, at least 1, between two checks: whether ``stop_at`` is reached, and whether training still makes
         sense. Where many go off at once, a smaller number keeps a search from running past its goal.

@@ -60,18 +60,10 @@ def welch(a, b, level=0.95):
     ----------
     Welch 1947, "The generalization of Student's problem when several different population variances are involved".
     """
-    from scipy.special import stdtr, stdtrit    # Student's t: distribution and quantile
-
-    if not 0 < level < 1:
-        raise ValueError(f"level={level!r} must be in (0, 1).")
     (mean_a, part_a, df_a), (mean_b, part_b, df_b) = _of(a, "a"), _of(b, "b")
     variance = part_a + part_b
-    if variance == 0:
-        return Difference(mean_a - mean_b, math.inf, 1.0)
-    df = variance**2 / (part_a**2 / df_a + part_b**2 / df_b)
-    difference = mean_a - mean_b
-    return Difference(difference, float(stdtrit(df, (1 + level) / 2)) * math.sqrt(variance),
-                      float(2 * stdtr(df, -abs(difference) / math.sqrt(variance))))
+    df = variance**2 / (part_a**2 / df_a + part_b**2 / df_b) if variance else 0.0
+    return _difference(mean_a - mean_b, variance, df, level)
 
 
 def paired(a, b, level=0.95):
@@ -98,17 +90,21 @@ def paired(a, b, level=0.95):
     ----------
     Student 1908, "The probable error of a mean".
     """
-    from scipy.special import stdtr, stdtrit
+    if len(a) != len(b):
+        raise ValueError(f"a has {len(a)} runs, b has {len(b)}; each needs its partner.")
+    return _difference(*_of([float(x - y) for x, y in zip(a, b)], "a"), level)
+
+
+def _difference(mean, variance, df, level):
+    """What Student's t makes of a difference, from its estimated variance and the degrees of freedom of that."""
+    from scipy.special import stdtr, stdtrit    # distribution and quantile
 
     if not 0 < level < 1:
         raise ValueError(f"level={level!r} must be in (0, 1).")
-    if len(a) != len(b):
-        raise ValueError(f"a has {len(a)} runs, b has {len(b)}; each needs its partner.")
-    mean, variance, df = _of([float(x - y) for x, y in zip(a, b)], "a")
     if variance == 0:
         return Difference(mean, math.inf, 1.0)
-    return Difference(mean, float(stdtrit(df, (1 + level) / 2)) * math.sqrt(variance),
-                      float(2 * stdtr(df, -abs(mean) / math.sqrt(variance))))
+    error = math.sqrt(variance)
+    return Difference(mean, float(stdtrit(df, (1 + level) / 2)) * error, float(2 * stdtr(df, -abs(mean) / error)))
 
 
 def _of(runs, name):

@@ -55,10 +55,9 @@ class BudgetSwitcher(FixedSwitcher):
         self.steps += 1
         if self.done or t < self.start or (t < self.end and self.steps % self.interval):
             return
-        dense = net.dense
         left = 0.0 if t >= self.end else (1 - (t - self.start) / (self.end - self.start)) ** 3
         with torch.no_grad():
-            masks = keep_within(net, self.importance(net), round(self.budget + (dense - self.budget) * left), self.scope)
+            masks = keep_within(net, self.importance(net), round(self.budget + (net.dense - self.budget) * left), self.scope)
             for key, mask in masks.items():
                 getattr(self, f"mask_{key}").copy_(mask)
         if t >= self.end:
