@@ -135,7 +135,12 @@ class Switched(nn.Module):
         if self.held is not None:
             return self.held
         buffers = _buffer_copies(self.switcher)
-        return functional_call(self.switcher, buffers, (self.params(),)) if buffers else self.switcher(self.params())
+        with self._exact():
+            return functional_call(self.switcher, buffers, (self.params(),)) if buffers else self.switcher(self.params())
+
+    def _exact(self):
+        """Context in which no autocast rounds scores: what is off must be off in evaluation, too."""
+        return torch.autocast(next(self.model.parameters()).device.type, enabled=False)
 
     def scale(self, params, factors):
         """Return θ ⊙ s: the parameters {name: tensor} with every site's face multiplied by its factors."""
@@ -246,7 +251,8 @@ class Switched(nn.Module):
             Weight λ of the cost term.
         """
         params = {name: p.detach() for name, p in self.params().items()}
-        factors = self.switcher(params)
+        with self._exact():
+            factors = self.switcher(params)
         loss = loss_fn(self._run(x, factors, params, _buffer_copies(self.model)), y)
         return loss + cost * self.cost(factors) if cost else loss
 
@@ -265,7 +271,8 @@ class Switched(nn.Module):
             Weight λ of the cost term.
         """
         params = self.params()
-        factors = self.switcher(params if self.flow else {name: p.detach() for name, p in params.items()})
+        with self._exact():
+            factors = self.switcher(params if self.flow else {name: p.detach() for name, p in params.items()})
         loss = loss_fn(self._run(x, factors), y) + self.switcher.penalty(params)
         return loss + cost * self.cost(factors) if cost else loss
 

@@ -106,7 +106,8 @@ def _descend(loss, *optimizers):
     """Take one step of each optimizer down the loss; return the loss before it, detached."""
     for optimizer in optimizers:
         optimizer.zero_grad()
-    loss.backward()
+    with torch.autocast(loss.device.type, enabled=False):    # each gradient has its forward pass's type without it
+        loss.backward()
     for optimizer in optimizers:
         optimizer.step()
     return loss.detach()
@@ -229,11 +230,12 @@ def constant(t):
 
 
 SCHEDULES = {"cosine": cosine, "constant": constant}
+PRECISIONS = ("float32", "bfloat16")
 
 
 def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, cost=0.0, task_optimizer=None,
-        stop_at=None, check_every=50, switcher_optimizer=None, schedule="cosine", loss_fn=F.cross_entropy, augment=None, seed=0,
-        checkpoint=None, progress=True):
+        stop_at=None, check_every=50, switcher_optimizer=None, schedule="cosine", loss_fn=F.cross_entropy, augment=None,
+        precision="float32", seed=0, checkpoint=None, progress=True):
     """Train a switched network by alternate learning, or a plain one by itself.
 
     Parameters
@@ -274,6 +276,9 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
         From outputs and targets to a scalar.
     augment : callable, optional
         From a batch of images and a generator to a batch of images.
+    precision : {"float32", "bfloat16"}, default "float32"
+        ``"bfloat16"`` runs the task network's layers under ``torch.autocast``, which is faster for convolutions where the
+        machine has instructions for it; parameters, gradients, the switcher and evaluation stay float32.
     seed : int, default 0
         Seed of the batches' order, of augmentation, noise and dropout. PyTorch's global generator is left as it was.
     checkpoint : str or Path, optional
@@ -305,6 +310,8 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
         raise DataError("data has no training examples.")
     if isinstance(schedule, str) and schedule not in SCHEDULES:
         raise unknown_name("schedule", schedule, SCHEDULES, "schedule")
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS, "precision")
     for name, value in (("schedule", schedule), ("task_optimizer", task_optimizer), ("switcher_optimizer", switcher_optimizer)):
         if value is not None and not isinstance(value, str) and not callable(value):
             wanted = "progress in [0, 1] to a factor" if name == "schedule" else "parameters to an optimizer"
@@ -320,9 +327,11 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     task = (task_optimizer or partial(SGD, lr=0.05, momentum=0.9, weight_decay=1e-4))(task_model.parameters())
     switch = (switcher_optimizer or partial(Adam, lr=1e-3, fused=True))(net.switcher.parameters()) if learns else None
     first_rates = [group["lr"] for group in task.param_groups]
+    casting = partial(torch.autocast, split.images.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
     run = _Run(net, {"task": task, "switcher": switch}, History(), checkpoint,
                dict(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, seed=seed,
-                    stop_at=stop_at, check_every=check_every, cost=None if callable(cost) else cost, examples=len(split)))
+                    stop_at=stop_at, check_every=check_every, cost=None if callable(cost) else cost, examples=len(split),
+                    **({"precision": precision} if precision != "float32" else {})))    # older checkpoints have none
     if switched:
         plain = {name: value for name, value in vars(net.switcher).items()
                  if isinstance(value, (int, float, str)) and name != "training"}
@@ -353,15 +362,16 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                 t = (epoch + i / steps_per_epoch) / epochs
                 for group, lr in zip(task.param_groups, first_rates):
                     group["lr"] = lr * rate(t)
-                if alternating and every == "joint":
-                    switcher_losses.append(joint_step(net, x, y, task, switch, loss_fn, weight(t)))
-                    task_losses.append(switcher_losses[-1])
-                elif switched:
-                    task_losses.append(task_step(net, x, y, task, loss_fn))
-                else:
-                    task_losses.append(_descend(loss_fn(net(x), y), task))
-                if alternating and isinstance(every, int) and (epoch * steps_per_epoch + i + 1) % every == 0:
-                    switcher_losses.append(switcher_step(net, x, y, switch, loss_fn, weight(t)))
+                with casting():
+                    if alternating and every == "joint":
+                        switcher_losses.append(joint_step(net, x, y, task, switch, loss_fn, weight(t)))
+                        task_losses.append(switcher_losses[-1])
+                    elif switched:
+                        task_losses.append(task_step(net, x, y, task, loss_fn))
+                    else:
+                        task_losses.append(_descend(loss_fn(net(x), y), task))
+                    if alternating and isinstance(every, int) and (epoch * steps_per_epoch + i + 1) % every == 0:
+                        switcher_losses.append(switcher_step(net, x, y, switch, loss_fn, weight(t)))
                 if switched:
                     net.switcher.after_step(net, (epoch + (i + 1) / steps_per_epoch) / epochs)
                 if i % check_every == 0 or i == steps_per_epoch - 1:
@@ -372,7 +382,8 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                     break
             if alternating and every == "epoch" and not reached:
                 for i, (x, y) in enumerate(split.batches(batch_size, generator=order, augment=augment)):
-                    switcher_losses.append(switcher_step(net, x, y, switch, loss_fn, weight((epoch + 1) / epochs)))
+                    with casting():
+                        switcher_losses.append(switcher_step(net, x, y, switch, loss_fn, weight((epoch + 1) / epochs)))
                     if i % check_every == 0 or i == steps_per_epoch - 1:
                         _stop_if_hopeless(net, switcher_losses[-check_every:], epoch, steps_per_epoch + i,
                                           partial(weight, (epoch + 1) / epochs))

@@ -412,6 +412,7 @@ def test_a_dense_run_resumes_and_a_finished_one_is_read_back(tmp_path):
     (dict(stop_at=0), "stop_at=0 must be None or a number of parameters of at least 1"),
     (dict(cost=-0.5), "cost=-0.5 must be at least 0"),
     (dict(cost=float("nan")), "cost=nan"),
+    (dict(precision="float16"), "precision='float16' is not a precision; did you mean 'bfloat16'? Known: bfloat16, float32."),
     (dict(schedule="cosin"), "schedule='cosin' is not a schedule; did you mean 'cosine'? Known: constant, cosine."),
 ])
 def test_a_wrong_argument_is_named_with_its_value_before_anything_happens(options, words):
@@ -496,7 +497,7 @@ def test_a_checkpoint_of_another_model_or_run_is_refused_and_changes_nothing(oth
 
 
 @pytest.mark.parametrize("changed", [dict(epochs=2), dict(batch_size=4), dict(every=3), dict(seed=1), dict(cost=0.5),
-                                     dict(check_every=7)])
+                                     dict(check_every=7), dict(precision="bfloat16")])
 def test_a_checkpoint_of_another_setting_is_refused(changed, tmp_path):
     path, split, how = tmp_path / "run.pt", networks.split(), dict(epochs=1, batch_size=8, every=2, seed=0, cost=0.0)
     fit(switched(), split, checkpoint=path, **how)
@@ -562,3 +563,33 @@ def test_a_search_that_is_checked_seldom_runs_past_its_size():
     assert task_steps(1) < task_steps(40)
     with pytest.raises(ValueError, match="check_every=0 must be an integer of at least 1"):
         task_steps(0)
+
+
+# -------- bfloat16
+
+@pytest.mark.parametrize("every", [1, "epoch", "joint"])
+def test_under_bfloat16_layers_are_rounded_and_switcher_and_parameters_are_not(every):
+    net, seen = with_norms("row"), {"layer": set(), "scores": set()}
+    data = sl.data.Split(torch.randn(16, 2, 12, 12), torch.randint(3, (16,)))
+    net.model.conv2.register_forward_hook(lambda module, inputs, output: seen["layer"].add(output.dtype))
+    net.switcher.gates["conv2"].register_forward_hook(lambda module, inputs, output: seen["scores"].add(inputs[0].dtype))
+    fit(net, data, epochs=1, batch_size=8, every=every, precision="bfloat16")
+    assert seen == {"layer": {torch.bfloat16}, "scores": {torch.float32}}
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert {p.grad.dtype for p in net.model.parameters()} == {torch.float32}
+
+
+def test_ones_own_loop_under_autocast_is_fit_under_bfloat16():
+    data = sl.data.Split(torch.randn(16, 6), torch.randint(3, (16,)))
+    one, other = switched(noise=0.3), switched(noise=0.3)
+    fit(one, data, epochs=1, batch_size=8, every=1, schedule="constant", precision="bfloat16", seed=3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3 * 1_000_003)
+        task = SGD(other.model.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+        switch = Adam(other.switcher.parameters(), lr=1e-3, fused=True)
+        for x, y in data.batches(8, generator=torch.Generator().manual_seed(3 * 1_000_003)):
+            other.train()
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                sl.task_step(other, x, y, task)
+                sl.switcher_step(other, x, y, switch)
+    assert networks.same(networks.state(one), networks.state(other))

@@ -31,7 +31,7 @@ SWITCHED_ONLY = {"switcher", "options", "inside", "switched", "switcher_adam", "
                  "learn"}
 TRANSFERRED = {"kind", "model", "fit", "task_sgd", "switcher", "options", "switched", "finetune", "learn"}
 RULES = {"learned": ("budget",), "magnitude": ("budget", "scope"), "random": ("budget", "scope")}    # transfer's, and options
-PLAIN_FIT = {"epochs", "until_epoch", "batch_size", "schedule", "noise", "task_sgd"}    # of pretrain and finetune
+PLAIN_FIT = {"epochs", "until_epoch", "batch_size", "schedule", "precision", "noise", "task_sgd"}    # of pretrain and finetune
 NO_DATA = {"net", "data", "progress", "seed", "task_optimizer", "switcher_optimizer", "loss_fn", "augment", "checkpoint"}
 
 
