@@ -29,6 +29,8 @@ class Course:
         Where a smaller network needs a larger cost: the size at which costs are given.
     check_every : int or None
         Steps between two looks at the size in a search against a cost; None leaves :func:`~switcher_lib.fit` its default.
+    precision : str or None
+        Of the search, as in :func:`~switcher_lib.fit`; that of all other training is what ``finetune`` says.
     """
 
     epochs: int
@@ -38,6 +40,11 @@ class Course:
     finetune: dict
     tuned_at: int | None = None
     check_every: int | None = None
+    precision: str | None = None
+
+    def _fit(self, epochs, every, **more):
+        return {"epochs": epochs, "batch_size": BATCH, "every": every, **more,
+                **({"precision": self.precision} if self.precision else {})}
 
     def by_cost(self, switcher, size, *, options=None, cost, lr, every, check_every=None, **switched):
         """Specify a search by the switcher's own learning, against a cost that rises until it is small enough.
@@ -66,8 +73,8 @@ class Course:
         check = check_every or self.check_every
         return {"kind": "switched", "switcher": switcher, "options": options or {}, "switched": {**self.switched, **switched},
                 "task_sgd": self.sgd, "finetune": self.finetune, "switcher_adam": {"lr": lr, "fused": True},
-                "fit": {"epochs": self.search, "batch_size": BATCH, "every": every, "stop_at": size,
-                        "cost": {"start": 0.0, "end": cost, "until": 0.8}, **({"check_every": check} if check else {})}}
+                "fit": self._fit(self.search, every, stop_at=size, cost={"start": 0.0, "end": cost, "until": 0.8},
+                                 **({"check_every": check} if check else {}))}
 
     def by_cut(self, switcher, size, *, epochs, options, every=8):
         """Specify a search that scores, and cuts what is over a budget.
@@ -87,7 +94,7 @@ class Course:
         """
         return {"kind": "switched", "switcher": switcher, "options": {"budget": size, **options}, "switched": self.switched,
                 "task_sgd": self.sgd, "finetune": self.finetune, "switcher_adam": {"lr": 1e-3},
-                "fit": {"epochs": epochs, "batch_size": BATCH, "every": every, "schedule": "constant"}}
+                "fit": self._fit(epochs, every, schedule="constant")}
 
     def plain(self, **more):
         """Specify a network without a switcher, with the whole budget of epochs.
@@ -97,7 +104,8 @@ class Course:
         **more
             Further fields of the specification.
         """
-        return {"kind": "plain", "fit": {"epochs": self.epochs, "batch_size": BATCH}, "task_sgd": self.sgd, **more}
+        precision = {name: value for name, value in self.finetune.items() if name == "precision"}
+        return {"kind": "plain", "fit": {"epochs": self.epochs, "batch_size": BATCH, **precision}, "task_sgd": self.sgd, **more}
 
 
 # -- the methods: each takes a course and its settings, and returns a function from the size to a specification
