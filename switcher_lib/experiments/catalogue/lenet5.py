@@ -25,7 +25,7 @@ def _magnitude_neurons(scope, gradual):
 
 
 NEURON_TRIALS = {
-    "switcher": [row(NEURON, c, lr) for c, lr in ((10.0, 1e-3), (30.0, 1e-3), (30.0, 2e-3), (100.0, 1e-3))],
+    "switcher": [row(NEURON, c, lr) for c, lr in ((10.0, 1e-3), (10.0, 2e-3), (15.0, 1e-3), (20.0, 1e-3))],
     "free gates": [free(NEURON, c, lr) for c, lr in ((10.0, 2e-2), (30.0, 1e-2), (30.0, 2e-2), (100.0, 1e-2))],
     "L0": [l0(NEURON, c, lr) for c, lr in ((30.0, 1e-2), (30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2))],
     "slimming": [slimming(NEURON, strength, scope=scope, epochs=SEARCH_EPOCHS)
