@@ -22,11 +22,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from switcher_lib.errors import CertificateError, SwitchError, SwitchWarning
 from switcher_lib.metrics import count_parameters
-from switcher_lib.sites import CONV_MODULES, INPUT, NORM_MODULES, SelectLinear, _shared_parameters, _Tracer, affine, trace
+from switcher_lib.sites import find_sites
 from switcher_lib.switched import Switched, evaluating
+from switcher_lib.wiring import CONV_MODULES, INPUT, NORM_MODULES, SelectLinear, Tracer, affine, shared_parameters, trace
 
 FORMAT = "switcher_lib compact 1"
 ON = "on"
+REHEARSAL = 1e-9    # relative error allowed with random neurons off; faults show at 1e-3 and above
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Compacted:
     ----------
     model : nn.Module
         A plain module of the original class, with smaller layers and nothing of this library but, where features
-        were removed singly, a :class:`~switcher_lib.sites.SelectLinear`.
+        were removed singly, a :class:`~switcher_lib.wiring.SelectLinear`.
     certificate : Certificate
         Against the folded network.
     reasons : dict of str to list of str
@@ -214,7 +216,7 @@ def _without_norms(model):
     except Exception as error:
         raise SwitchError(f"model={type(model).__name__} cannot be traced by torch.fx ({error}): what follows what is not "
                           "known.") from error
-    modules, shared = dict(folded.named_modules(remove_duplicate=False)), _shared_parameters(folded)
+    modules, shared = dict(folded.named_modules(remove_duplicate=False)), shared_parameters(folded)
     stay = {path: "torch.fx does not see it run" for path, module in folded.named_modules() if isinstance(module, NORM_MODULES)}
     pairs = []
     for node in list(graph.nodes):
@@ -235,7 +237,7 @@ def _without_norms(model):
     return folded, {path: reason for path, reason in stay.items() if reason}
 
 
-class _NotingTracer(_Tracer):
+class _NotingTracer(Tracer):
     """Notes which containers run as such: where a forward() picks out their parts, none may be missing."""
 
     def __init__(self):
@@ -297,7 +299,9 @@ def compact(net, example, *, optimizer=None, tolerance=1e-12):
     """Fold a switched network and remove every neuron that provably does not matter.
 
     A neuron goes if (a) what its readers see of it is always 0, or (b) every reader multiplies it by 0, or (c) it is
-    constant and each reader's bias can absorb it. One removal can free another: this runs to a fixpoint.
+    constant and each reader's bias can absorb it. One removal can free another: this runs to a fixpoint. Before that, two
+    random choices of neurons are removed from a copy, wherever the network could be switched: a network never seen before is
+    not trusted until it has come through that.
 
     Parameters
     ----------
@@ -331,15 +335,9 @@ def compact(net, example, *, optimizer=None, tolerance=1e-12):
     """
     folded = (fold(net) if isinstance(net, Switched) else copy.deepcopy(net)).eval()
     exact = copy.deepcopy(folded).double()
-    wiring = trace(exact, example.double())
-    plan = _Plan(wiring)
-    small = copy.deepcopy(folded)
-    biases = plan.absorbed(exact)
-    exact_small = copy.deepcopy(exact)
-    for target in (exact_small, small):
-        for name, bias in biases.items():
-            target.get_parameter(name).data.copy_(bias)
-        _slice(target, plan)
+    _rehearse(exact, example)
+    exact_small, plan, biases = _removed(exact, example)
+    small = _carry_out(folded, plan, biases)
     certificate = _certify(exact, exact_small, folded, small, example, tolerance)
     if not certificate.holds:
         raise CertificateError(f"the compacted {type(folded).__name__} does not compute what the folded one does: {certificate}. "
@@ -350,6 +348,62 @@ def compact(net, example, *, optimizer=None, tolerance=1e-12):
                      original)
 
 
+def _removed(exact, example):
+    """Return a float64 network without what does not matter in it, the plan of that, and the biases that absorb constants."""
+    plan = _Plan(trace(exact, example.double()))
+    biases = plan.absorbed(exact)
+    return _carry_out(exact, plan, biases), plan, biases
+
+
+def _carry_out(model, plan, biases):
+    """Return a smaller copy of a model; what stays whole is not copied but shared."""
+    small = _over_the_same_tensors(model)
+    for name, bias in biases.items():
+        _put(small, name, bias.to(model.get_parameter(name)))
+    _slice(small, plan)
+    return small
+
+
+def _over_the_same_tensors(model):
+    """Return a copy of a model's modules over the very same parameters and buffers: large weights are not copied in vain."""
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+
+
+def _put(model, name, tensor):
+    """Give a model a new parameter; whoever shares the old one keeps it."""
+    owner, attribute = _owner(model, name)
+    setattr(owner, attribute, nn.Parameter(tensor, getattr(owner, attribute).requires_grad))
+
+
+def _rehearse(exact, example, masks=2, off=0.3):
+    """Remove random neurons from a float64 copy first, everywhere where the network could be switched.
+
+    Which neurons are off now need not show every fault in what was found out about a network that was never seen before.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SwitchWarning)    # of the network itself they have been, or will be, said once
+        try:
+            sites, _ = find_sites(exact, example.double(), tied=True)
+        except SwitchError:    # nothing can be removed
+            return
+        for seed in range(masks):
+            generator, trial = torch.Generator().manual_seed(seed), _over_the_same_tensors(exact)
+            params = whole = {name: p.detach() for name, p in exact.named_parameters()}
+            for site in sites:
+                s = 0.5 + torch.rand(site.size, generator=generator, dtype=torch.float64)
+                s[torch.rand(site.size, generator=generator) < off] = 0
+                s[torch.randint(site.size, (1,), generator=generator)] = 1
+                params = site.scale(params, s.to(example.device))
+            for name in [name for name in params if params[name] is not whole[name]]:
+                _put(trial, name, params[name])
+            small, plan, _ = _removed(trial, example)
+            error = _error(trial, small, example[:2].double(), plan.wiring.output)
+            if not error <= REHEARSAL:
+                raise CertificateError(
+                    f"{type(exact).__name__} cannot be compacted: with random neurons off, removing them changed the outputs by "
+                    f"{error:.1e} of their size. What its forward() does is not what was found out about it. Nothing was changed.")
+
+
 class _Plan:
     """What goes and what stays: for each axis of each tensor, the positions that are kept."""
 
@@ -357,59 +411,82 @@ class _Plan:
         self.wiring = wiring
         self.modules = wiring.modules
         self.reads = {read.path: read for read in wiring.reads}
+        self.roots = {read: wiring.root(read.labels) for read in wiring.reads}
         self.reason = {}         # label of a neuron -> why it goes
         self.constant = {}       # label -> {reader: what the neuron contributes to the reader's outputs}
-        self.places = {}         # label -> [(read, positions of the neuron in what is read)]
-        for read in wiring.reads:
-            roots = wiring.root(read.labels)
-            for label in roots[roots > 0].unique().tolist():
-                self.places.setdefault(label, []).append((read, torch.nonzero(roots == label)[:, 0]))
+        self._nonzero = {}       # reader -> which outputs have a weight other than 0 for which inputs
+        self._look()
         self._decide()
         self.keep = {}           # (tensor name, dim) -> positions kept
         self.index = {}          # Linear path -> positions of the features it reads, where some are left out
         self._positions()
 
+    def _look(self):
+        """Which neurons are constant wherever they are read, and which of them are 0."""
+        count = 1 + max((int(p.labels.max()) for p in self.wiring.producers.values()), default=0)
+        seen, varies, not_zero = torch.zeros(3, count, dtype=torch.bool)
+        for read, roots in self.roots.items():
+            const = read.const[:1].movedim(-1 if isinstance(self.modules[read.path], nn.Linear) else 1, 0).flatten(1)
+            for which, true in ((seen, roots > 0), (varies, const.isnan().any(1)), (not_zero, (const != 0).any(1))):
+                which[roots[true.cpu() & (roots > 0)]] = True
+        self.is_constant, self.is_zero = seen & ~varies, seen & ~not_zero
+
     def _decide(self):
-        labels = {int(label) for p in self.wiring.producers.values() for label in self.wiring.root(p.labels)}
         self.stuck = {}          # label -> why it stays although it is constant
-        candidates = labels - set(self.wiring.fixed)
-        for label in sorted(candidates):
+        candidates = torch.zeros_like(self.is_zero)
+        for producer in self.wiring.producers.values():
+            candidates[self.wiring.root(producer.labels)] = True
+        candidates[list(self.wiring.fixed)] = False
+        for label in candidates.nonzero()[:, 0].tolist():
             self._try_constant(label)
         constant = dict(self.reason)
         while True:              # a neuron kept for its layer's sake may need what it reads: then again without it
-            self.reason = {label: why for label, why in constant.items() if label in candidates}
+            self.reason = {label: why for label, why in constant.items() if candidates[label]}
             self._leave_out_unread(candidates)
             kept = self._keep_one_each()
             if not kept:
                 return
-            candidates -= kept
+            candidates[list(kept)] = False
 
     def _leave_out_unread(self, candidates):
         while True:              # an unread neuron frees what only it has read
-            used = {read: self._used(read) for read in self.wiring.reads}
-            unread = [label for label in candidates - set(self.reason)
-                      if not any(used[read][at].any() for read, at in self.places.get(label, ()))]
-            if not unread:
+            off, used = self._off(), torch.zeros_like(candidates)
+            for read, roots in self.roots.items():
+                used[roots[self._used(read, off) & (roots > 0)]] = True
+            unread = candidates & ~off & ~used
+            if not unread.any():
                 return
-            for label in unread:
-                self.reason[label] = "off: no reader that is on gives it a weight other than 0"
+            self.reason |= dict.fromkeys(unread.nonzero()[:, 0].tolist(), "off: no reader that is on gives it a weight other than 0")
 
-    def _used(self, read):
+    def _off(self):
+        """For each label, whether its neuron goes."""
+        off = torch.zeros_like(self.is_zero)
+        off[list(self.reason)] = True
+        return off
+
+    def _on(self, labels, off):
+        return ~off[self.wiring.root(labels).clamp(min=0)]    # nobody, label 0, never goes, and neither does the input
+
+    def _used(self, read, off):
         """Rule (b): which features of a layer's input have a weight other than 0 in an output that is itself on."""
-        on = self._on(self.wiring.axes[f"{read.path}.weight", 0])
-        weight = self.modules[read.path].weight
-        return (weight[on.to(weight.device)] != 0).transpose(0, 1).flatten(1).any(1).cpu()
+        if read.path not in self._nonzero:
+            weight = self.modules[read.path].weight.detach().cpu()
+            self._nonzero[read.path] = (weight != 0).flatten(2).any(2) if weight.ndim > 2 else weight != 0
+        return self._nonzero[read.path][self._on(self.wiring.axes[f"{read.path}.weight", 0], off)].any(0)
 
     def _try_constant(self, label):
         """Rules (a) and (c): the neuron is constant wherever it is read, and worth the same everywhere there."""
+        if not self.is_constant[label]:
+            return
+        if self.is_zero[label]:
+            self.reason[label] = "off: constant 0"
+            return
         contributions, values = {}, []
-        places = self.places.get(label, ())
+        places = [(read, at) for read, roots in self.roots.items() if len(at := torch.nonzero(roots == label)[:, 0])]
         for read, at in places:
             module = self.modules[read.path]
             dim = -1 if isinstance(module, nn.Linear) else 1
             const = read.const[:1].index_select(dim, at)
-            if const.isnan().any():
-                return
             values.append(const)
             if (const == 0).all():
                 continue
@@ -425,65 +502,54 @@ class _Plan:
                 self.stuck[label] = f"kept: constant, but {read.path} runs more than once on the same bias"
                 return
             contributions[read.path] = worth[0]
-        if not values:
-            return
         value = float(values[0].flatten()[0])
-        if contributions:
-            self.constant[label] = contributions
-            self.reason[label] = f"off: constant {value:.4g}, absorbed into {', '.join(f'{p}.bias' for p in contributions)}"
-        else:
-            self.reason[label] = "off: constant 0"
-
-    def _on(self, labels):
-        return torch.tensor([label not in self.reason for label in self.wiring.root(labels).tolist()])
+        self.constant[label] = contributions
+        self.reason[label] = f"off: constant {value:.4g}, absorbed into {', '.join(f'{p}.bias' for p in contributions)}"
 
     def _keep_one_each(self):
         """Keep the first neuron of every layer that has none left, and return the labels kept."""
-        kept = set()
+        kept, off = set(), self._off()
         for path, producer in self.wiring.producers.items():
-            if not self._on(producer.labels).any():
+            if not self._on(producer.labels, off).any():
                 first = int(self.wiring.root(producer.labels)[0])
                 warnings.warn(f"{path}: all {len(producer.labels)} neurons are off; one is kept so that the layer exists.",
                               SwitchWarning, stacklevel=5)
                 self.stuck[first] = "kept: the last neuron of its layer"
                 self.reason.pop(first)
                 self.constant.pop(first, None)
+                off[first] = False
                 kept.add(first)
         return kept
 
     def _positions(self):
+        off = self._off()
         for (name, dim), labels in self.wiring.axes.items():
-            self.keep[name, dim] = torch.nonzero(self._on(labels))[:, 0]
+            self.keep[name, dim] = torch.nonzero(self._on(labels, off))[:, 0]
         for path, read in self.reads.items():
             module = self.modules[path]
             single = bool((read.labels == INPUT).all()) or read.flattened or isinstance(module, SelectLinear)
             if isinstance(module, nn.Linear) and single:
-                self._select_features(path, read, module)
+                self._select_features(path, read, module, off)
 
-    def _select_features(self, path, read, module):
+    def _select_features(self, path, read, module, off):
         """Leave out features that no neuron of a Linear layer reads, although what they come from stays."""
         arriving = self.keep[f"{path}.weight", 1]
-        used = self._used(read)[arriving]
+        used = self._used(read, off)[arriving]
         if not used.any():
             used[0] = True
         if isinstance(module, SelectLinear):
-            sources = self._source_positions(read, module)
-            self.index[path] = sources[arriving[used]]
+            sources = self._on(read.arriving, off).cumsum(0) - 1    # where each feature will arrive, once its source has shrunk
+            self.index[path] = sources[module.index.cpu()][arriving[used]]
         elif not used.all():
             self.index[path] = torch.nonzero(used)[:, 0]
         self.keep[f"{path}.weight", 1] = arriving[used]
 
-    def _source_positions(self, read, module):
-        """Where each feature that a SelectLinear reads will arrive, once its source has lost what goes."""
-        arriving = self._on(read.arriving)
-        return (arriving.cumsum(0) - 1)[module.index]
-
     @property
     def reasons(self):
         """For each layer, and each layer's selected features, why each neuron went or stayed."""
-        why = {}
-        for path, producer in self.wiring.producers.items():
-            roots = self.wiring.root(producer.labels).tolist()
+        why, layers = {}, {**{path: producer.labels for path, producer in self.wiring.producers.items()}, **self.wiring.through}
+        for path in sorted(layers, key=list(self.modules).index):
+            roots = self.wiring.root(layers[path]).tolist()
             fixed = {root: f"{ON}: {self.wiring.fixed[root]}" for root in roots if root in self.wiring.fixed}
             why[path] = [self.reason.get(root) or self.stuck.get(root) or fixed.get(root, ON) for root in roots]
         for path in self.index:
@@ -504,8 +570,9 @@ class _Plan:
 
 def _slice_tensor(name, tensor, plan):
     for dim in range(tensor.ndim):
-        if (name, dim) in plan.keep:
-            tensor = tensor.index_select(dim, plan.keep[name, dim].to(tensor.device))
+        keep = plan.keep.get((name, dim))
+        if keep is not None and len(keep) < tensor.shape[dim]:
+            tensor = tensor.index_select(dim, keep.to(tensor.device))
     return tensor.contiguous()
 
 
@@ -522,6 +589,9 @@ def _slice(model, plan):
         setattr(owner, attribute, _slice_tensor(name, b, plan))
     for path, index in plan.index.items():
         _set_index(model, path, index)
+    for path, labels in plan.wiring.through.items():
+        module = model.get_submodule(path)
+        module.groups = module.groups * len(module.weight) // len(labels)    # groups go whole
     for module in model.modules():
         _set_sizes(module)
 
@@ -557,29 +627,34 @@ def _set_sizes(module):
         module.num_parameters = len(module.weight)
 
 
+def _inputs(example, most):
+    """Some of the example's own inputs, and as many random ones of the same mean and standard deviation."""
+    real = example[:most]
+    noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(0)).to(real) * real.std() + real.mean()
+    return torch.cat([real, noise])
+
+
 def _certify(exact, exact_small, folded, small, example, tolerance):
-    real = example[:256]
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(real.shape, generator=generator).to(real) * real.std() + real.mean()
-    x = torch.cat([real, noise])
+    x = _inputs(example, 256)
+    return Certificate(_error(exact, exact_small, x.double()), tolerance, len(x), _error(folded, small, x))
 
-    def error(one, other, inputs):
-        with torch.no_grad():
-            y = one(inputs)
-            try:
-                y_hat = other(inputs)
-            except RuntimeError as failure:
-                raise CertificateError(f"the compacted {type(one).__name__} does not run ({failure}); a forward() that "
-                                       "counts on sizes written into its code cannot be compacted.") from failure
-        if y.shape != y_hat.shape:
-            raise CertificateError(f"the compacted {type(one).__name__} returns shape {tuple(y_hat.shape)} instead of "
-                                   f"{tuple(y.shape)}: its forward() reshapes by sizes written into its code, so a wrong "
-                                   "batch would come out. Use torch.flatten(x, 1).")
-        scale = float(y.abs().max())
-        difference = float((y - y_hat).abs().max())
-        return difference / scale if scale > 0 else (0.0 if difference == 0 else math.inf)
 
-    return Certificate(error(exact, exact_small, x.double()), tolerance, len(x), error(folded, small, x))
+def _error(one, other, inputs, y=None):
+    """max|y − ŷ| / max|y| of two networks; ``y`` is what the first one returns, where that is known already."""
+    with torch.no_grad():
+        y = one(inputs) if y is None else y
+        try:
+            y_hat = other(inputs)
+        except RuntimeError as failure:
+            raise CertificateError(f"the compacted {type(one).__name__} does not run ({failure}); a forward() that "
+                                   "counts on sizes written into its code cannot be compacted.") from failure
+    if y.shape != y_hat.shape:
+        raise CertificateError(f"the compacted {type(one).__name__} returns shape {tuple(y_hat.shape)} instead of "
+                               f"{tuple(y.shape)}: its forward() reshapes by sizes written into its code, so a wrong "
+                               "batch would come out. Use torch.flatten(x, 1).")
+    scale = float(y.abs().max())
+    difference = float((y - y_hat).abs().max())
+    return difference / scale if scale > 0 else (0.0 if difference == 0 else math.inf)
 
 
 # Optimizers' state, by the power of the gradient that it accumulates: θ' = θ s turns a gradient g into g / s.

@@ -1,51 +1,21 @@
-"""Where a network can be switched: found by running labels through its graph.
+"""Where a network can be switched: what a factor vector acts on.
 
-Every neuron (a row of a Linear layer, a channel of a convolution) gets a number of its own, its *label*. The labels
-then run through the network in place of activations: a layer that mixes its inputs reads labels and writes new ones,
-everything else hands them on. Afterwards each axis of each parameter is known to belong to certain labels, so that
-scaling a neuron, or removing it, is a matter of indexing and never of special cases.
-
-Along with the labels run *constants*: float64 values that are NaN wherever the input has a say. They tell which
-neurons are switched off (constant 0), which are constant otherwise, and what that constant is worth to a reader.
+Neurons and their readers are found by running labels through the network (:mod:`switcher_lib.wiring`); here they become
+sites: places in parameters that belong to each neuron, to be read, scaled and counted.
 """
 
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from torch import fx, nn
-from torch.nn import functional as F
+from torch import nn
 
 from switcher_lib.errors import SwitchError, SwitchWarning
+from switcher_lib.wiring import CONV_MODULES, shared_parameters, trace
 
-__all__ = ["Axis", "Connections", "SelectLinear", "Site", "constant_output", "find_connections", "find_sites", "trace"]
-
-NOBODY = 0   # label of entries that belong to no neuron: sums, unknown operations
-INPUT = -1   # label of the network's own input
-
-POINTWISE_MODULES = (
-    nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
-    nn.Hardtanh, nn.Hardsigmoid, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Identity, nn.Dropout,
-    nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
-)
-POINTWISE_NAMES = {
-    "relu", "relu_", "leaky_relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardtanh",
-    "hardsigmoid", "tanh", "sigmoid", "softplus", "softsign", "dropout", "dropout1d", "dropout2d", "dropout3d",
-    "contiguous", "clone", "abs", "neg",
-}
-POOL_MODULES = (
-    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
-    nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
-)
-POOL_NAMES = {f"{kind}_pool{d}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for d in (1, 2, 3)}
-LAYOUT_MODULES = (nn.Flatten, nn.Unflatten)
-LAYOUT_NAMES = {"flatten", "unflatten", "view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "cat",
-                "concat", "t", "movedim"}
-SUM_NAMES = {"add", "add_", "iadd", "sub"}
-CONV_MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-NORM_MODULES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+__all__ = ["Axis", "Connections", "Site", "find_connections", "find_sites", "trace"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +93,8 @@ class Site:
     key : str
         Name without dots, unique in the model: the key of factor dictionaries.
     path : str
-        Path of the layer that writes the neurons; for features read singly, of the layer that reads them.
+        Path of the layer that writes the neurons, of the first one where several do; for features read singly, of the
+        layer that reads them.
     size : int
         Number of neurons n.
     kind : {"neuron", "feature"}
@@ -137,8 +108,10 @@ class Site:
     face : {"incoming", "outgoing"}
         Where :meth:`scale` multiplies.
     passed : tuple of Axis
-        What else belongs to the neurons on the way to their readers, such as a PReLU's slopes: neither read nor
-        multiplied, but gone when they go.
+        What else belongs to the neurons on the way to their readers, such as a PReLU's slopes or a depthwise
+        convolution: neither read nor multiplied, but gone when they go.
+    writers : tuple of str
+        Paths of all layers that write the neurons: more than one where they are tied, as in a residual stream.
     """
 
     key: str
@@ -150,6 +123,7 @@ class Site:
     outgoing: tuple
     face: str = "incoming"
     passed: tuple = ()
+    writers: tuple = ()
 
     @property
     def shape(self):
@@ -194,9 +168,14 @@ class Site:
         if s.shape != (self.size,):
             raise ValueError(f"factors of {self.key!r} have shape {tuple(s.shape)}; this site has {self.size} neurons,"
                              f" so the shape must be ({self.size},).")
-        for axis in self.incoming if self.face == "incoming" else self.outgoing:
+        for axis in self.face_axes:
             params = axis.scale(params, s)
         return params
+
+    @property
+    def face_axes(self):
+        """What :meth:`scale` multiplies."""
+        return self.incoming if self.face == "incoming" else self.outgoing
 
     def __repr__(self):
         return f"Site({self.key!r}, size={self.size}, kind={self.kind!r}, face={self.face!r})"
@@ -328,7 +307,7 @@ def find_connections(model, *, convolutions=False, skip=()):
     Han et al. 2021, arXiv:2103.15590 (connections of fully connected layers).
     """
     _check_skip(model, skip)
-    sites, refused, shared = [], {}, _shared_parameters(model)
+    sites, refused, shared = [], {}, shared_parameters(model)
     for path, module in model.named_modules():
         if not isinstance(module, (nn.Linear, *(CONV_MODULES if convolutions else ()))):
             continue
@@ -350,7 +329,7 @@ def find_connections(model, *, convolutions=False, skip=()):
     return sites, refused
 
 
-def find_sites(model, example, *, face="incoming", switch_inputs=False, switch_flattened=False, skip=()):
+def find_sites(model, example, *, face="incoming", switch_inputs=False, switch_flattened=False, tied=False, skip=()):
     """Find where a model can be switched.
 
     Parameters
@@ -365,6 +344,9 @@ def find_sites(model, example, *, face="incoming", switch_inputs=False, switch_f
         Whether to switch the input features (pixels) that a Linear layer reads, one by one.
     switch_flattened : bool, default False
         Whether to switch flattened features one by one, besides the channels they come from.
+    tied : bool, default False
+        Whether to switch neurons that can only go together too, as one site: what several layers write to a residual
+        stream, or what several BatchNorms read.
     skip : sequence of str, default ()
         Paths of layers to leave alone, without a warning.
 
@@ -394,19 +376,25 @@ def find_sites(model, example, *, face="incoming", switch_inputs=False, switch_f
             sites.append(_feature_site(read, wiring))
     if switch_inputs and not any(site.kind == "feature" for site in sites):
         refused["input"] = "no Linear layer reads the input, and a convolution reads whole channels of it"
-    for producer in wiring.producers.values():
-        if producer.path in skip:
-            refused[producer.path] = "skipped on request"
+    for group in wiring.groups():
+        writers = [producer.path for producer in group]
+        if skipped := [path for path in writers if path in skip]:
+            left = f"can only go together with {', '.join(skipped)}, which is skipped on request"
+            refused |= {path: "skipped on request" if path in skip else left for path in writers}
             continue
-        reason, advice = wiring.refusal(producer, face)
+        reason, advice = wiring.refusal(group, face, tied)
         if reason is None:
-            sites.append(_neuron_site(producer, wiring, face))
+            sites.append(_neuron_site(group, wiring, face))
         else:
-            refused[producer.path] = reason
+            refused |= dict.fromkeys(writers, reason)
             if advice:
-                warnings.warn(f"{reason}: {advice} (net.refused); skip=[{producer.path!r}] silences this.", SwitchWarning,
-                              stacklevel=3)
-    sites.sort(key=lambda site: list(paths).index(site.path) - (site.kind == "feature") * 0.5)
+                warnings.warn(f"{reason}: {advice} (net.refused); skip=[{writers[0]!r}] silences this.", SwitchWarning, stacklevel=3)
+    order = {path: i for i, path in enumerate(paths)}
+    sites.sort(key=lambda site: order[site.path] - (site.kind == "feature") * 0.5)
+    for path, labels in wiring.through.items():    # a grouped convolution is switched with the neurons that it hands on
+        stuck = next((wiring.fixed[root] for root in wiring.root(labels).tolist() if root in wiring.fixed), None)
+        if stuck or (labels <= 0).any():
+            refused[path] = stuck or f"{path} has groups, and reads what always arrives"
     refused |= {path: reason for path, reason in wiring.opaque.items() if path not in refused}
     _name_apart(sites)
     if not sites:
@@ -417,511 +405,33 @@ def find_sites(model, example, *, face="incoming", switch_inputs=False, switch_f
     return sites, refused
 
 
-def trace(model, example):
-    """Run labels and constants through a model, in eval mode, and return what they tell.
+def _neuron_site(group, wiring, face):
+    """The site of a group of producers whose neurons are tied; mostly of a single one."""
+    gates = set().union(*(producer.gates for producer in group))
+    writers = [producer for producer in group if any(gate.producer == producer.path for gate in gates)]
+    roots = wiring.root(torch.cat([producer.labels for producer in (*writers, *group)]))
+    roots = torch.tensor(list(dict.fromkeys(roots.tolist())))    # each neuron once, in the order in which they are written
 
-    Parameters
-    ----------
-    model : nn.Module
-        The network; its mode, parameters and buffers are left as they were.
-    example : Tensor
-        A batch of inputs.
-
-    Returns
-    -------
-    Wiring
-        Labels of every parameter axis, producers and readers of every neuron.
-
-    Raises
-    ------
-    SwitchError
-        If the model cannot be traced, or the example does not go through it.
-    """
-    if not isinstance(example, torch.Tensor) or example.ndim < 2 or len(example) == 0:
-        got = tuple(example.shape) if isinstance(example, torch.Tensor) else type(example).__name__
-        raise ValueError(f"example={got} must be a tensor: a batch of at least one input, as the model takes it.")
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
-        try:
-            graph = _Tracer().trace(model)
-        except Exception as error:
-            raise SwitchError(
-                f"model={type(model).__name__} cannot be traced by torch.fx ({error}). A forward() that branches on "
-                "its data has no fixed structure to switch; switch a submodule of it instead."
-            ) from error
-        with torch.no_grad():
-            try:
-                return Wiring(model, graph, example[:2])
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
-                if isinstance(error, SwitchError):
-                    raise
-                raise SwitchError(f"example of shape {tuple(example.shape)} does not go through "
-                                  f"{type(model).__name__}: {error}") from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-class _Tracer(fx.Tracer):
-    """Looks into every module but PyTorch's own, unchanged ones, whose behaviour is known."""
-
-    def is_leaf_module(self, module, path):
-        return isinstance(module, SelectLinear) or super().is_leaf_module(module, path)
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Flow:
-    """What runs along an edge of the graph: an activation, its labels and its constants, all of one shape."""
-
-    value: torch.Tensor
-    label: torch.Tensor                          # int64
-    const: torch.Tensor                          # float64, NaN where the value depends on the input
-    gates: dict = field(default_factory=dict)    # {producer path: Gate}
-
-    def __post_init__(self):    # expanded tensors, which view() refuses although it takes the value
-        self.label, self.const = self.label.contiguous(), self.const.contiguous()
-
-
-@dataclass(frozen=True)
-class Gate:
-    """The nearest affine layer behind a producer's neurons, and what has happened since."""
-
-    path: str             # of the Linear, Conv or BatchNorm
-    leak: str = ""        # a sentence, if an operation since then does not map 0 to 0
-
-
-@dataclass(eq=False)
-class Producer:
-    """A layer that writes neurons."""
-
-    path: str
-    labels: torch.Tensor                          # (n,)
-    gates: set = field(default_factory=set)       # of Gate, as found at the readers
-
-
-@dataclass(eq=False)
-class Read:
-    """A layer that reads neurons: the labels of its input axis, and the constants that arrive there."""
-
-    path: str
-    labels: torch.Tensor      # (fan_in,)
-    const: torch.Tensor       # as the layer's input
-    arriving: torch.Tensor    # the labels before a SelectLinear's choice
-
-    @property
-    def of_input(self):
-        return bool((self.labels == INPUT).all())
-
-    @property
-    def flattened(self):
-        """Whether a neuron occupies more than one position here."""
-        real = self.labels[self.labels > 0]
-        return len(real) > len(real.unique())
-
-
-class Wiring:
-    """What the labels found out about a model: see :func:`trace`."""
-
-    def __init__(self, model, graph, example):
-        self.modules = dict(model.named_modules())
-        self.producers = {}       # path -> Producer
-        self.reads = []           # of Read, one for each call of a Linear or Conv
-        self.axes = {}            # (tensor name, dim) -> labels along it
-        self.fixed = {}           # label -> why its neuron can neither be switched nor removed
-        self.opaque = {}          # path of a Linear or Conv layer that is not looked into -> why
-        self._parent = [NOBODY]   # union-find over labels: neurons that can only go together
-        self._shared = _shared_parameters(model)
-        self._run(graph, example)
-
-    # -- questions that others ask
-
-    def root(self, labels):
-        """Return the labels with every group of tied neurons named by its lowest label."""
-        return torch.where(labels > 0, self._roots[labels.clamp(min=0)], labels)
-
-    def refusal(self, producer, face):
-        """Return (reason, advice) why a producer's neurons cannot be switched; (None, "") if they can."""
-        roots = self.root(producer.labels)
-        for root in roots.tolist():
-            if root in self.fixed:
-                return self.fixed[root], ""
-        partners = [p.path for p in self.producers.values()
-                    if p is not producer and torch.isin(self.root(p.labels), roots).any()]
-        if partners:
-            return f"its neurons are added to those of {', '.join(partners)} and could only go with them", ""
-        if not producer.gates:
-            return "nothing reads its neurons", ""
-        gates = {gate.path for gate in producer.gates}
-        if len(gates) > 1:
-            return f"its neurons are read behind different layers ({', '.join(sorted(gates))})", ""
-        (gate_path,) = gates
-        norm = self.modules[gate_path]
-        if isinstance(norm, NORM_MODULES) and not norm.affine and face == "incoming":
-            return f"{gate_path} (BatchNorm without γ and β) would undo any scaling", ""
-        leaks = sorted({gate.leak for gate in producer.gates if gate.leak})
-        if leaks and face == "incoming":
-            return leaks[0], f"its {len(roots)} neurons stay unswitched"
-        return None, ""
-
-    def axis(self, name, dim, labels):
-        """Return the :class:`Axis` along which the given labels (n,) lie in a parameter."""
-        along = self.root(self.axes[name, dim])
-        places = [torch.nonzero(along == label)[:, 0] for label in self.root(labels)]
-        positions = nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=len(along))
-        return Axis(name, dim, positions, self._shape(name))
-
-    def _shape(self, name):
+    def axis(name, dim):
         path, _, tensor = name.rpartition(".")
-        return tuple(getattr(self.modules[path], tensor).shape)
+        shape = tuple(getattr(wiring.modules[path], tensor).shape)
+        return Axis(name, dim, wiring.places(name, dim, roots), shape)
 
-    # -- the run
+    here = wiring.axes_of(roots)
 
-    def _run(self, graph, example):
-        results = {}
-        for node in graph.nodes:
-            args = fx.map_arg(node.args, results.__getitem__)
-            kwargs = fx.map_arg(node.kwargs, results.__getitem__)
-            results[node] = self._step(node, args, kwargs, example)
-        self._roots = torch.tensor([self._find(label) for label in range(len(self._parent))])
+    def of_layers(paths):
+        names = [f"{path}.{name}" for path in paths for name in ("weight", "bias")]
+        return tuple(axis(name, 0) for name in names if (name, 0) in here)
 
-    def _step(self, node, args, kwargs, example):
-        if node.op == "placeholder":
-            return Flow(example, torch.full(example.shape, INPUT), torch.full(example.shape, math.nan, dtype=torch.float64))
-        if node.op == "output":
-            self._fix(args, "its outputs are the network's own")
-            return None
-        if node.op == "get_attr":
-            owner, _, attribute = node.target.rpartition(".")
-            return getattr(self.modules[owner], attribute)
-        if node.op == "call_module":
-            module, path = self.modules[node.target], node.target
-            shared = self._shared.get(path)
-            if shared:
-                return self._unknown(module, args, kwargs, f"{path} shares {shared} with another module", path)
-            if getattr(module, "return_indices", False):
-                return self._unknown(module, args, kwargs, f"{path} returns indices")
-            for kinds, rule in (((nn.Linear,), self._affine), (CONV_MODULES, self._affine), (NORM_MODULES, self._norm),
-                                (POINTWISE_MODULES, self._pointwise), (POOL_MODULES, self._pool),
-                                (LAYOUT_MODULES, self._layout)):
-                if isinstance(module, kinds):
-                    return rule(module, args, kwargs, path)
-            return self._unknown(module, args, kwargs, f"{path} ({type(module).__name__}) is not known to keep channels apart")
-        name = _name(node)
-        function = _method(name) if node.op == "call_method" else node.target
-        if not any(isinstance(a, Flow) for a in _flat((args, kwargs))):
-            return function(*args, **kwargs)
-        if name in ("size", "dim", "getattr") or (name == "getitem" and not isinstance(args[0], Flow)):
-            return function(*map_flow(args, "value"), **map_flow(kwargs, "value"))
-        if name in POINTWISE_NAMES:
-            return self._pointwise(function, args, kwargs, name)
-        if name in POOL_NAMES and not kwargs.get("return_indices"):
-            return self._pool(function, args, kwargs, name)
-        if name in LAYOUT_NAMES:
-            return self._layout(function, args, kwargs, name, node)
-        if name in SUM_NAMES and len(args) == 2 and all(isinstance(a, Flow) and a.value.shape == args[0].value.shape for a in args):
-            return self._sum(function, args, kwargs)
-        return self._unknown(function, args, kwargs, f"{name}() is not known to keep channels apart")
-
-    def _affine(self, module, args, kwargs, path):
-        if getattr(module, "groups", 1) > 1:
-            return self._unknown(module, args, kwargs, f"{path} is a grouped convolution", path)
-        if "weight" not in dict(module.named_parameters(recurse=False)):
-            return self._unknown(module, args, kwargs, f"the weight of {path} is computed, not a parameter", path)
-        x = args[0]
-        dim = -1 if isinstance(module, nn.Linear) else 1
-        const = select(module, x.const)
-        arriving = self._along(x, dim, path)
-        incoming = select(module, arriving)
-        self._put(f"{path}.weight", 1, incoming)
-        self.reads.append(Read(path, incoming, const, arriving))
-        for producer_path, gate in x.gates.items():
-            self.producers[producer_path].gates.add(gate)
-        if path not in self.producers:
-            n = module.weight.shape[0]
-            self.producers[path] = Producer(path, torch.arange(len(self._parent), len(self._parent) + n))
-            self._parent.extend(range(len(self._parent), len(self._parent) + n))
-        labels = self.producers[path].labels
-        self._put(f"{path}.weight", 0, labels)
-        if module.bias is not None:
-            self._put(f"{path}.bias", 0, labels)
-        value = module(x.value)
-        return Flow(value, _lay(labels, dim, value.shape), constant_output(module, const), {path: Gate(path)})
-
-    def _norm(self, module, args, kwargs, path):
-        x = args[0]
-        labels = self._along(x, 1, path)
-        for name in ("weight", "bias", "running_mean", "running_var"):
-            if getattr(module, name, None) is not None:
-                self._put(f"{path}.{name}", 0, labels)
-        double = {k: v.double() for k, v in dict(mean=module.running_mean, var=module.running_var, weight=module.weight,
-                                                 bias=module.bias).items() if v is not None}
-        const = x.const
-        if "mean" in double:
-            const = F.batch_norm(const, double["mean"], double["var"], double.get("weight"), double.get("bias"), False, 0.0,
-                                 module.eps)
-            if "weight" in double:    # γ = 0 leaves β, whatever comes in
-                stuck = _lay(double["weight"] == 0, 1, const.shape)
-                const = torch.where(stuck, _lay(double["bias"], 1, const.shape), const)
-        return Flow(module(x.value), x.label, const, {producer: Gate(path) for producer in x.gates})
-
-    def _pointwise(self, function, args, kwargs, path):
-        x = args[0]
-        if isinstance(function, nn.PReLU) and function.num_parameters > 1:
-            self._put(f"{path}.weight", 0, self._along(x, 1, path))
-        known = ~x.const.isnan()
-        at_zero = float(_double_call(function, torch.zeros_like(x.const), args[1:], kwargs).flatten()[0])
-        const = _double_call(function, torch.where(known, x.const, 0.0), args[1:], kwargs)
-        gates = x.gates
-        if at_zero != 0:
-            name = type(function).__name__ if isinstance(function, nn.Module) else "function"
-            leak = f"{path} ({name}) is not 0 at 0: a neuron switched off would leave a constant {at_zero:.3g}"
-            gates = {producer: Gate(gate.path, leak) for producer, gate in gates.items()}
-        const = torch.where(known, const, math.nan)
-        value = function(x.value, *args[1:], **kwargs)
-        if value is x.value:    # in place: whoever else reads x gets the result
-            x.const, x.gates = const, gates
-        return Flow(value, x.label, const, gates)
-
-    def _pool(self, function, args, kwargs, path):
-        x = args[0]
-        labels = self._along(x, 1, path)
-        value = function(x.value, *args[1:], **kwargs)
-        const = _double_call(function, x.const, args[1:], kwargs)
-        return Flow(value, _lay(labels, 1, value.shape), const, x.gates)
-
-    def _layout(self, function, args, kwargs, path, node=None):
-        parts = {name: function(*map_flow(args, name), **map_flow(kwargs, name)) for name in ("value", "label", "const")}
-        flows = [a for a in _flat((args, kwargs)) if isinstance(a, Flow)]
-        for dim, size in _sizes(function, node):
-            if isinstance(size, int) and size > 1 and _varies(parts["label"], dim):
-                self._fix(flows, f"its neurons run through {path}{'()' * (node is not None)} with the fixed size {size}; "
-                                 "torch.flatten(x, 1) would let them go")
-        return Flow(**parts, gates={k: v for flow in flows for k, v in flow.gates.items()})
-
-    def _sum(self, function, args, kwargs):
-        a, b = args
-        pairs = torch.stack([a.label.flatten(), b.label.flatten()], 1).unique(dim=0)
-        for left, right in pairs.tolist():
-            self._unite(left, right)
-        label = torch.where(a.label > 0, a.label, b.label)
-        gates = {**a.gates, **b.gates}
-        const = function(a.const.clone(), b.const, **kwargs)
-        value = function(a.value, b.value, **kwargs)
-        if value is a.value:    # in place: whoever else reads a gets the sum
-            a.label, a.const, a.gates = label, const, gates
-        return Flow(value, label, const, gates)
-
-    def _unknown(self, function, args, kwargs, reason, path=None):
-        if isinstance(function, (nn.Linear, *CONV_MODULES)):
-            self.opaque[path] = reason
-        flows = [a for a in _flat((args, kwargs)) if isinstance(a, Flow)]
-        self._fix(flows, reason)
-        value = function(*map_flow(args, "value"), **map_flow(kwargs, "value"))
-
-        def wrap(v):
-            return Flow(v, torch.zeros(v.shape, dtype=torch.int64), torch.full(v.shape, math.nan, dtype=torch.float64))
-
-        if isinstance(value, (tuple, list)):
-            return type(value)(wrap(v) if isinstance(v, torch.Tensor) else v for v in value)
-        return wrap(value) if isinstance(value, torch.Tensor) else value
-
-    # -- labels
-
-    def _along(self, x, dim, path):
-        """Return the labels along one axis; whatever varies across the other axes is fixed."""
-        rows = x.label.movedim(dim, 0).flatten(1)
-        if bool((rows != rows[:, :1]).any()):
-            self._fix(x, f"{path} reads different neurons at different places of one channel")
-            return torch.full(rows.shape[:1], NOBODY)
-        return rows[:, 0].clone()
-
-    def _put(self, name, dim, labels):
-        if (name, dim) in self.axes:      # a module that is called twice ties what it reads
-            for old, new in zip(self.axes[name, dim].tolist(), labels.tolist()):
-                self._unite(old, new)
-        self.axes[name, dim] = labels
-
-    def _fix(self, what, reason):
-        for x in _flat(what):
-            if isinstance(x, Flow):
-                for label in x.label.unique().tolist():
-                    self._fix_label(label, reason)
-
-    def _fix_label(self, label, reason):
-        if label > 0:
-            self.fixed.setdefault(self._find(label), reason)
-
-    def _find(self, label):
-        while self._parent[label] != label:
-            label = self._parent[label]
-        return label
-
-    def _unite(self, a, b):
-        if a <= 0 or b <= 0:       # joined with something that is always there
-            for label in (a, b):
-                self._fix_label(label, "its neurons are added to what cannot be switched")
-            return
-        a, b = sorted((self._find(a), self._find(b)))
-        if a != b:
-            self._parent[b] = a
-            if b in self.fixed:
-                self.fixed.setdefault(a, self.fixed[b])
-
-
-def constant_output(module, const):
-    """Return the constants behind a Linear or Conv layer, given those in front of it.
-
-    An output is constant where every input that it reads with a weight other than 0 is.
-
-    Parameters
-    ----------
-    module : nn.Linear or nn.Conv1d, Conv2d, Conv3d
-        The layer.
-    const : Tensor of float64
-        A batch of the layer's inputs (after its selection, if it has one), NaN where they are not constant.
-
-    Returns
-    -------
-    Tensor of float64
-        A batch of the layer's outputs, NaN where they are not constant.
-    """
-    weight = module.weight.detach().double()
-    bias = None if module.bias is None else module.bias.detach().double()
-    unknown = const.isnan()
-    out = affine(module, torch.where(unknown, 0.0, const), weight, bias)
-    depends = affine(module, unknown.double(), (weight != 0).double(), None)
-    return torch.where(depends > 0, math.nan, out)
-
-
-def affine(module, x, weight, bias):
-    """Apply a Linear or Conv layer to ``x`` with another weight and bias; ``x`` is already selected."""
-    return F.linear(x, weight, bias) if isinstance(module, nn.Linear) else module._conv_forward(x, weight, bias)
-
-
-class SelectLinear(nn.Linear):
-    """A Linear layer that reads only some of the features that arrive.
-
-    Compaction puts it where features (pixels, or flattened ones) were switched off one by one: what arrives has a
-    fixed length, so the choice has to be made inside. The indices are a buffer: bytes in the file, not parameters.
-
-    Parameters
-    ----------
-    index : Tensor of int64, shape (in_features,)
-        Positions of the features that are read.
-    out_features : int
-        Number of neurons.
-    bias : bool, default True
-        Whether the neurons have a bias.
-    """
-
-    def __init__(self, index, out_features, bias=True):
-        super().__init__(len(index), out_features, bias)
-        self.register_buffer("index", index)
-        self.chosen = nn.Identity()    # does nothing: a place for hooks that want what is read, not all that arrives
-
-    def forward(self, x):
-        """Return the neurons' outputs, shape (..., out_features), for all arriving features (..., anything)."""
-        return F.linear(self.chosen(select(self, x)), self.weight, self.bias)
-
-
-def select(module, x):
-    """Return those features of ``x`` that a layer reads: all of them, but for :class:`SelectLinear`."""
-    return x.index_select(-1, module.index) if isinstance(module, SelectLinear) else x
-
-
-def map_flow(args, name):
-    """Return nested arguments with every :class:`Flow` replaced by one of its tensors."""
-    if isinstance(args, Flow):
-        return getattr(args, name)
-    if isinstance(args, (tuple, list)):
-        return type(args)(map_flow(a, name) for a in args)
-    if isinstance(args, dict):
-        return {k: map_flow(v, name) for k, v in args.items()}
-    return args
-
-
-def _method(name):
-    return lambda x, *args, **kwargs: getattr(x, name)(*args, **kwargs)
-
-
-def _flat(what):
-    if isinstance(what, dict):
-        what = list(what.values())
-    if isinstance(what, (tuple, list)):
-        return [leaf for part in what for leaf in _flat(part)]
-    return [what]
-
-
-def _lay(vector, dim, shape):
-    """Lay a vector along one axis of a tensor of the given shape."""
-    view = [1] * len(shape)
-    view[dim] = -1
-    return vector.reshape(view).expand(shape)
-
-
-def _varies(label, dim):
-    return label.shape[dim] > 1 and bool((label != label.select(dim, 0).unsqueeze(dim)).any())
-
-
-def _sizes(function, node):
-    """Return (dim, size) for the sizes that a reshaping call or an Unflatten was given."""
-    if isinstance(function, nn.Unflatten):
-        sizes = function.unflattened_size
-        return enumerate(sizes, function.dim) if isinstance(function.dim, int) else ()
-    if node is None or _name(node) not in ("view", "reshape", "unflatten"):
-        return ()
-    first = 0
-    if _name(node) == "unflatten":
-        first, sizes = node.kwargs.get("dim", *node.args[1:2]), node.kwargs.get("sizes", *node.args[2:3])
-    else:
-        sizes = node.kwargs.get("shape") or node.kwargs.get("size") or node.args[1:]
-        sizes = sizes[0] if isinstance(sizes[0], (tuple, list)) else sizes
-    return enumerate(sizes, first)
-
-
-def _name(node):
-    return node.target if node.op == "call_method" else getattr(node.target, "__name__", str(node.target))
-
-
-def _double_call(function, x, args, kwargs):
-    """Call a parameter-free function, or a module in a float64 copy, on float64 values."""
-    if isinstance(function, nn.PReLU):
-        return F.prelu(x, function.weight.double())
-    return function(x, *args, **kwargs)
-
-
-def _shared_parameters(model):
-    """Return {module path: parameter name} for modules whose parameter also belongs to another module."""
-    owners = {}
-    for path, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append((path, name))
-    return {path: name for group in owners.values() if len(group) > 1 for path, name in group}
-
-
-def _neuron_site(producer, wiring, face):
-    labels, path = producer.labels, producer.path
-    (gate,) = {gate.path for gate in producer.gates}
-
-    def axes(module_path):
-        return tuple(wiring.axis(f"{module_path}.{name}", 0, labels) for name in ("weight", "bias")
-                     if (f"{module_path}.{name}", 0) in wiring.axes)
-
-    def belongs(along):
-        return torch.isin(wiring.root(along), wiring.root(labels)).any()
-
-    parameters = {f"{path}.{name}" for path, module in wiring.modules.items()
-                  for name, _ in module.named_parameters(recurse=False)}
-    passed = tuple(wiring.axis(name, dim, labels) for (name, dim), along in wiring.axes.items()
-                   if dim == 0 and name in parameters and belongs(along))
-    outgoing = {read.path: wiring.axis(f"{read.path}.weight", 1, labels) for read in wiring.reads
-                if belongs(read.labels)}
-    return Site(path.replace(".", "_"), path, len(labels), "neuron", axes(path), axes(gate), tuple(outgoing.values()), face,
-                passed)
+    buffers = {f"{path}.{name}" for path, module in wiring.modules.items() for name, _ in module.named_buffers(recurse=False)}
+    own = of_layers([producer.path for producer in writers])
+    passed = tuple(axis(name, dim) for name, dim in here if dim == 0 and name not in buffers)
+    readers = dict.fromkeys(f"{read.path}.weight" for read in wiring.reads)
+    outgoing = tuple(axis(name, 1) for name in readers if (name, 1) in here)
+    incoming = of_layers(dict.fromkeys(gate.path for gate in sorted(gates, key=lambda gate: list(wiring.modules).index(gate.path))))
+    first = writers[0].path
+    return Site(first.replace(".", "_"), first, len(roots), "neuron", own, incoming, outgoing, face, passed,
+                tuple(producer.path for producer in writers))
 
 
 def _check_skip(model, skip):

@@ -6,7 +6,8 @@ from torch.func import functional_call
 
 from switcher_lib import metrics, switchers
 from switcher_lib.errors import unknown_name
-from switcher_lib.sites import SelectLinear, count_on, find_connections, find_sites
+from switcher_lib.sites import count_on, find_connections, find_sites
+from switcher_lib.wiring import SelectLinear
 
 
 DEFAULT_SWITCHER = {"neuron": "row", "connection": "entry"}
@@ -49,6 +50,9 @@ class Switched(nn.Module):
     price : {"parameters", "macs"}, default "parameters"
         What the cost term charges for, and what budgets and ``stop_at`` count: parameters, or multiply-accumulates for
         one input.
+    tied : bool, default False
+        Whether neurons that can only go together are switched too, as one site: those of a residual stream, which several
+        layers write, and those that several BatchNorms read.
     skip : sequence of str, default ()
         Paths of layers to leave alone.
 
@@ -76,11 +80,13 @@ class Switched(nn.Module):
     """
 
     def __init__(self, model, example, *, level="neuron", switcher=None, gate=None, face="incoming", switch_inputs=False,
-                 switch_flattened=False, convolutions=False, refresh="live", flow=False, noise=0.0, price="parameters", skip=()):
+                 switch_flattened=False, convolutions=False, refresh="live", flow=False, noise=0.0, price="parameters", tied=False,
+                 skip=()):
         super().__init__()
         if level not in DEFAULT_SWITCHER:
             raise unknown_name("level", level, DEFAULT_SWITCHER, "level")
-        neurons_only = {"face": face != "incoming", "switch_inputs": switch_inputs, "switch_flattened": switch_flattened}
+        neurons_only = {"face": face != "incoming", "switch_inputs": switch_inputs, "switch_flattened": switch_flattened,
+                        "tied": tied}
         for name, given in (neurons_only if level == "connection" else {"convolutions": convolutions}).items():
             if given:
                 other = "neuron" if level == "connection" else "connection"
@@ -96,7 +102,7 @@ class Switched(nn.Module):
         self.model = model
         if level == "neuron":
             self.sites, self.refused = find_sites(model, example, face=face, switch_inputs=switch_inputs,
-                                                  switch_flattened=switch_flattened, skip=skip)
+                                                  switch_flattened=switch_flattened, tied=tied, skip=skip)
         else:
             self.sites, self.refused = find_connections(model, convolutions=convolutions, skip=skip)
         self.level = level
@@ -186,8 +192,8 @@ class Switched(nn.Module):
         """
         found = {}
         for site in self.sites if self.level == "neuron" else ():
-            axes = site.incoming[:1] if site.face == "incoming" else site.outgoing    # weight and bias are one place
-            layers = [self.model.get_submodule(axis.name.rpartition(".")[0]) for axis in axes]
+            axes = {axis.name.rpartition(".")[0]: axis for axis in reversed(site.face_axes)}    # weight and bias are one place
+            layers, axes = [self.model.get_submodule(path) for path in axes], tuple(axes.values())
             if self.noise or all(isinstance(layer, nn.Linear) for layer in layers):
                 found[site.key] = axes
         return found

@@ -113,6 +113,143 @@ class View(nn.Module):
         return self.out(self.reshape(F.relu(self.conv2(F.relu(self.conv1(x))))))
 
 
+class Bottleneck(nn.Module):
+    """A residual stream with BatchNorm: ``stem``, ``short`` and ``outer`` write it, ``inner`` is free."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.bn0 = nn.Conv2d(2, 4, 3, padding=1, bias=False), lively(nn.BatchNorm2d(4))
+        self.inner, self.bn1 = nn.Conv2d(4, 5, 3, padding=1, bias=False), lively(nn.BatchNorm2d(5))
+        self.outer, self.bn2 = nn.Conv2d(5, 6, 3, padding=1, bias=False), lively(nn.BatchNorm2d(6))
+        self.short, self.bn3 = nn.Conv2d(4, 6, 1, bias=False), lively(nn.BatchNorm2d(6))
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        x = F.relu(self.bn0(self.stem(x)))
+        out = self.bn2(self.outer(F.relu(self.bn1(self.inner(x)))))
+        out += self.bn3(self.short(x))
+        return self.head(F.relu(out).mean((2, 3)))
+
+
+class Inverted(nn.Module):
+    """MobileNet's block: ``expand`` is read by a depthwise convolution, which hands its channels on to ``project``."""
+
+    def __init__(self, norm=True, times=1):
+        super().__init__()
+        self.expand, self.depth = nn.Conv2d(2, 6, 1), nn.Conv2d(6, 6 * times, 3, padding=1, groups=6)
+        self.bn1, self.bn2 = (lively(nn.BatchNorm2d(c)) if norm else nn.Identity() for c in (6, 6 * times))
+        self.project, self.head = nn.Conv2d(6 * times, 4, 1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = F.relu6(self.bn1(self.expand(x)))
+        x = F.relu6(self.bn2(self.depth(x)))
+        return self.head(F.adaptive_avg_pool2d(self.project(x), 1).flatten(1))
+
+
+class Grouped(nn.Module):
+    """``g`` reads and writes 3 groups of channels: 2 of ``a``'s and 4 of its own in each."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.g, self.b, self.out = nn.Conv2d(2, 6, 1), nn.Conv2d(6, 12, 3, groups=3), nn.Conv2d(12, 4, 1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.out(F.relu(self.b(F.relu(self.g(F.relu(self.a(x)))))).mean((2, 3)))
+
+
+class Excited(nn.Module):
+    """Squeeze-and-excitation: ``up`` writes a factor for each of ``conv``'s channels."""
+
+    def __init__(self, gate=F.sigmoid):
+        super().__init__()
+        self.conv, self.bn = nn.Conv2d(2, 6, 3, bias=False), lively(nn.BatchNorm2d(6))
+        self.down, self.up, self.out, self.head = nn.Conv2d(6, 4, 1), nn.Conv2d(4, 6, 1), nn.Conv2d(6, 4, 1), nn.Linear(4, 3)
+        self.gate = gate
+
+    def forward(self, x):
+        x = F.silu(self.bn(self.conv(x)))
+        s = self.gate(self.up(F.relu(self.down(F.adaptive_avg_pool2d(x, 1)))))
+        return self.head(F.relu(self.out(s * x)).mean((2, 3)))
+
+
+class Dense(nn.Module):
+    """DenseNet's block: what ``stem`` and ``one`` write is read behind several BatchNorms, side by side."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.one, self.two = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 3, 3, padding=1), nn.Conv2d(7, 3, 3, padding=1)
+        self.bn1, self.bn2, self.bn3 = (lively(nn.BatchNorm2d(c)) for c in (4, 7, 10))
+        self.head = nn.Linear(10, 3)
+
+    def forward(self, x):
+        features = [self.stem(x)]
+        for norm, conv in ((self.bn1, self.one), (self.bn2, self.two)):
+            features.append(conv(F.relu(norm(torch.cat(features, 1)))))
+        return self.head(F.relu(self.bn3(torch.cat(features, 1))).mean((2, 3)))
+
+
+class Twice(nn.Module):
+    """``a`` is read by itself and behind a BatchNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.bn, self.b, self.out = nn.Linear(6, 5), lively(nn.BatchNorm1d(5)), nn.Linear(5, 4), nn.Linear(4, 2)
+        self.c = nn.Linear(5, 4)
+
+    def forward(self, x):
+        a = self.a(x)
+        return self.out(torch.relu(self.b(a) + self.c(self.bn(a))))
+
+
+class Halves(nn.Module):
+    """``a`` is divided into two halves: multiplied with each other, or read one by one."""
+
+    def __init__(self, join=lambda one, other: one * other.tanh(), width=4, divide=lambda x: x.chunk(2, dim=1)):
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(6, 8), nn.Linear(width, 5), nn.Linear(5, 3)
+        self.join, self.divide = join, divide
+
+    def forward(self, x):
+        one, other = self.divide(self.a(x).relu())
+        return self.out(F.relu(self.b(self.join(one, other))))
+
+
+class Scaled(nn.Module):
+    """A scale for each channel behind ``a``, as layer scale has it, then ``other``, whatever that is."""
+
+    def __init__(self, other=lambda x: x, shape=(5, 1, 1)):
+        super().__init__()
+        self.a, self.b, self.out = nn.Conv2d(2, 5, 3), nn.Conv2d(5, 4, 1), nn.Linear(4, 3)
+        self.scale, self.other = nn.Parameter(torch.rand(shape) + 0.5), other
+
+    def forward(self, x):
+        x = F.gelu(self.a(x)) * self.scale
+        return self.out(F.relu(self.b(self.other(x))).mean((2, 3)))
+
+
+class Attended(nn.Module):
+    """All channels of ``a`` are multiplied by the one channel of ``map``."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.map, self.b, self.out = nn.Conv2d(2, 5, 1), nn.Conv2d(2, 1, 1), nn.Conv2d(5, 4, 1), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.out(F.relu(self.b(F.relu(self.a(x)) * self.map(x).sigmoid())).mean((2, 3)))
+
+
+class ByName(nn.Module):
+    """The weight of ``a`` is also read by its name, as a decoder's is."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.free, self.out = nn.Linear(6, 5), nn.Linear(5, 6), nn.Linear(5, 4), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.b(F.relu(self.a(x))).relu()
+        return self.out(F.relu(self.free(F.linear(x, self.a.weight))))
+
+
 def built(make, seed=0):
     """Make a network from a seed."""
     torch.manual_seed(seed)

@@ -17,7 +17,7 @@ from torch.optim import SGD, Adagrad, Adam, RMSprop
 
 import switcher_lib as sl
 from switcher_lib import compaction, models
-from switcher_lib.sites import SelectLinear
+from switcher_lib.wiring import SelectLinear
 
 
 @pytest.fixture(autouse=True)
@@ -111,8 +111,13 @@ def test_nothing_off_changes_nothing():
 
 # -------- planted faults: each must make the certificate fail
 
+def unrehearsed(monkeypatch):
+    monkeypatch.setattr(compaction, "_rehearse", lambda exact, example: None)
+
+
 def faulty(monkeypatch, fault):
-    """Let the remover slice as it should, then commit a fault."""
+    """Let the remover slice as it should, then commit a fault; and let nothing but the certificate notice."""
+    unrehearsed(monkeypatch)
     original = compaction._slice
 
     def slice_and_spoil(model, plan):
@@ -208,6 +213,7 @@ def test_a_skipped_reader_makes_the_certificate_fail(fault, words, monkeypatch):
 
 
 def test_a_reader_that_the_plan_forgets_makes_the_certificate_fail(monkeypatch):
+    unrehearsed(monkeypatch)
     net = networks.held(networks.built(networks.Cat), networks.images(2, (2, 12, 12)), off=0.5)
     original = compaction._Plan._positions
 
@@ -253,7 +259,7 @@ def test_a_wrong_batch_from_a_hard_coded_reshape_is_refused(monkeypatch):
         model.conv2.weight[:2], model.conv2.bias[:2] = 0, 0
     kept = sl.compact(model, x)
     assert kept.widths["conv2"] == (4, 4) and "fixed size 256" in kept.reasons["conv2"][0]
-    monkeypatch.setattr("switcher_lib.sites._sizes", lambda function, node: ())
+    monkeypatch.setattr("switcher_lib.wiring._sizes", lambda function, node: ())
     with pytest.raises(sl.CertificateError, match="does not run .*sizes written into its code"):
         sl.compact(model, x)
 
@@ -502,6 +508,7 @@ def test_the_sliced_optimizers_next_step_is_the_old_ones_restricted_to_the_survi
         step(model, optimizer)
     switch_off(model)
     small = sl.compact(model, x, optimizer=optimizer)
+    plan = plans[-1]    # the others were the rehearsal's
     assert type(small.optimizer) is type(optimizer) and small.widths["conv1"] == (5, 3)
     assert {id(p) for group in small.optimizer.param_groups for p in group["params"]} == {id(p) for p in small.model.parameters()}
     fresh = sl.compact(model, x).model
@@ -510,7 +517,7 @@ def test_the_sliced_optimizers_next_step_is_the_old_ones_restricted_to_the_survi
     step(small.model, small.optimizer)
     differs = False
     for (name, p), (_, q), (_, r) in zip(model.named_parameters(), small.model.named_parameters(), fresh.named_parameters()):
-        expected = compaction._slice_tensor(name, p, plans[0])
+        expected = compaction._slice_tensor(name, p, plan)
         torch.testing.assert_close(q, expected, rtol=1e-9, atol=1e-12, msg=name)
         differs |= not torch.allclose(r, expected)
     assert differs    # a new optimizer would have done something else

@@ -13,7 +13,7 @@ import switcher_lib
 
 ROOT = Path(switcher_lib.__file__).parent
 # From the bottom up; those that share a number may not import each other.
-LEVEL = {"errors": 0, "data": 1, "models": 1, "sites": 2, "gates": 3, "switchers": 4, "metrics": 5, "switched": 6,
+LEVEL = {"errors": 0, "data": 1, "models": 1, "wiring": 1, "sites": 2, "gates": 3, "switchers": 4, "metrics": 5, "switched": 6,
          "progress": 7, "training": 8, "transfer": 8, "compaction": 9, "sparse": 9, "experiments": 10, "explore": 11, "plotting": 11}
 PACKAGE = 12    # switcher_lib itself, which gathers them
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -228,7 +228,7 @@ def _needed(experiment, results, task):
     return record
 
 
-WHERE = ("level", "face", "switch_inputs", "switch_flattened", "convolutions", "skip")    # Switched's arguments that name the sites
+WHERE = ("level", "face", "switch_inputs", "switch_flattened", "convolutions", "tied", "skip")    # Switched's arguments that name the sites
 
 
 class _Once:

@@ -26,14 +26,13 @@ def _magnitude_neurons(scope, gradual):
 
 NEURON_TRIALS = {
     "switcher": [row(NEURON, c, lr) for c, lr in ((10.0, 1e-3), (10.0, 2e-3), (15.0, 1e-3), (20.0, 1e-3))],
-    "free gates": [free(NEURON, c, lr) for c, lr in ((10.0, 2e-2), (30.0, 1e-2), (30.0, 2e-2), (100.0, 1e-2))],
+    "free gates": [free(NEURON, c, lr) for c, lr in ((10.0, 2e-2), (3.0, 2e-2), (5.0, 2e-2), (10.0, 1e-2))],
     "L0": [l0(NEURON, c, lr) for c, lr in ((30.0, 1e-2), (30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2))],
     "slimming": [slimming(NEURON, strength, scope=scope, epochs=SEARCH_EPOCHS)
                  for strength, scope in ((3e-4, "layer"), (1e-3, "layer"), (3e-4, "global"), (1e-3, "global"))],
     "magnitude": [_magnitude_neurons(s, g) for s in ("global", "layer") for g in (False, True)],
 }
-# Until the tuning has run, the first trials stand in for those that win; nothing is run by them.
-NEURON_CHOICE = {"switcher": 0, "free gates": 0, "slimming": 0, "L0": 0, "magnitude": 0}
+NEURON_CHOICE = {"switcher": 1, "free gates": 3, "slimming": 0, "L0": 1, "magnitude": 3}
 NEURONS = comparison(
     "LeNet-5 on MNIST, channels, features and neurons: which method keeps the most accuracy at which size?",
     "lenet_5", NEURON, NEURON_TRIALS, NEURON_CHOICE, SIZES, {
@@ -56,6 +55,7 @@ CONNECTION_TRIALS = {
     "SCL": [scl(CONNECTION, c, 1e-2, "joint") for c in (3e4, 1e5, 3e5, 1e6)],
     "magnitude": [magnitude(CONNECTION, 4, scope=s, start=a, end=b) for s, a, b in CUT_SETTINGS],
 }
+# Until the tuning has run, the first trials stand in for those that win; nothing is run by them.
 CONNECTION_CHOICE = {"switcher": 0, "free gates": 0, "magnitude": 0, "L0": 0, "SCL": 0}
 CONNECTIONS = comparison(
     "LeNet-5 on MNIST, connections: which method keeps the most accuracy with how many weights?",

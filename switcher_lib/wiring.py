@@ -1,0 +1,877 @@
+"""What is wired to what: labels and constants run through a network's graph.
+
+Every neuron (a row of a Linear layer, a channel of a convolution) gets a number of its own, its *label*. The labels
+then run through the network in place of activations: a layer that mixes its inputs reads labels and writes new ones,
+everything else hands them on. Where two tensors are added or multiplied, the labels that meet are *tied*: these
+neurons can only go together. Afterwards each axis of each parameter is known to belong to certain labels, so that
+scaling a neuron, or removing it, is a matter of indexing and never of special cases.
+
+Along with the labels run *constants*: float64 values that are NaN wherever the input has a say. They tell which
+neurons are switched off (constant 0), which are constant otherwise, and what that constant is worth to a reader.
+"""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass, field
+from numbers import Number
+
+import torch
+from torch import fx, nn
+from torch.nn import functional as F
+
+from switcher_lib.errors import SwitchError
+
+__all__ = ["SelectLinear", "constant_output", "trace"]
+
+NOBODY = 0   # label of entries that belong to no neuron: sums, unknown operations
+INPUT = -1   # label of the network's own input
+
+POINTWISE_MODULES = (
+    nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
+    nn.Hardtanh, nn.Hardsigmoid, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Identity, nn.Dropout,
+    nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+)
+POINTWISE_NAMES = {
+    "relu", "relu_", "leaky_relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardtanh",
+    "hardsigmoid", "tanh", "sigmoid", "softplus", "softsign", "dropout", "dropout1d", "dropout2d", "dropout3d",
+    "stochastic_depth", "contiguous", "clone", "abs", "neg", "float",
+}
+POOL_MODULES = (
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+    nn.Upsample,
+)
+POOL_NAMES = {f"{kind}_pool{d}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for d in (1, 2, 3)} | {"interpolate"}
+LAYOUT_MODULES = (nn.Flatten, nn.Unflatten)
+LAYOUT_NAMES = {"flatten", "unflatten", "view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "cat", "concat", "t",
+                "movedim", "expand"}
+PIECES_NAMES = {"chunk", "split", "unbind", "tensor_split"}
+SUM_NAMES = {"add", "add_", "iadd", "sub", "sub_", "isub"}
+PRODUCT_NAMES = {"mul", "mul_", "imul"}
+CONV_MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+NORM_MODULES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+def trace(model, example):
+    """Run labels and constants through a model, in eval mode, and return what they tell.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network; its mode, parameters and buffers are left as they were.
+    example : Tensor
+        A batch of inputs.
+
+    Returns
+    -------
+    Wiring
+        Labels of every parameter axis, producers and readers of every neuron.
+
+    Raises
+    ------
+    SwitchError
+        If the model cannot be traced, or the example does not go through it.
+    """
+    if not isinstance(example, torch.Tensor) or example.ndim < 2 or len(example) == 0:
+        got = tuple(example.shape) if isinstance(example, torch.Tensor) else type(example).__name__
+        raise ValueError(f"example={got} must be a tensor: a batch of at least one input, as the model takes it.")
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        try:
+            graph = Tracer().trace(model)
+        except Exception as error:
+            raise SwitchError(
+                f"model={type(model).__name__} cannot be traced by torch.fx ({error}). A forward() that branches on "
+                "its data has no fixed structure to switch; switch a submodule of it instead."
+            ) from error
+        with torch.no_grad():
+            try:
+                return Wiring(model, graph, example[:2])
+            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+                if isinstance(error, SwitchError):
+                    raise
+                raise SwitchError(f"example of shape {tuple(example.shape)} does not go through "
+                                  f"{type(model).__name__}: {error}") from error
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+class Tracer(fx.Tracer):
+    """Looks into every module but PyTorch's own, unchanged ones, whose behaviour is known."""
+
+    def is_leaf_module(self, module, path):
+        """Return whether a module is taken as a whole."""
+        return isinstance(module, SelectLinear) or super().is_leaf_module(module, path)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The nearest affine layer behind a producer's neurons, and what has happened since."""
+
+    producer: str         # path of the layer that writes the neurons
+    path: str             # of the Linear, Conv or BatchNorm
+    leak: str = ""        # a sentence, if an operation since then does not map 0 to 0
+
+
+@dataclass
+class Flow:
+    """What runs along an edge of the graph: an activation, its labels and its constants, all of one shape."""
+
+    value: torch.Tensor
+    label: torch.Tensor                # int64
+    const: torch.Tensor                # float64, NaN where the value depends on the input
+    gates: frozenset = frozenset()     # of Gate
+
+    def __post_init__(self):    # expanded tensors, which view() refuses although it takes the value
+        self.label = self.label.contiguous()
+        self.const = _nowhere_known(self.const.shape) if nowhere_known(self.const) else self.const.contiguous()
+
+
+@dataclass(frozen=True, eq=False)
+class Named:
+    """A parameter or buffer that a forward() reads by its name, not through its module."""
+
+    name: str
+    value: torch.Tensor
+
+
+@dataclass(eq=False)
+class Producer:
+    """A layer that writes neurons."""
+
+    path: str
+    labels: torch.Tensor                          # (n,)
+    gates: set = field(default_factory=set)       # of Gate, as found at the readers
+
+
+@dataclass(eq=False)
+class Read:
+    """A layer that reads neurons: the labels of its input axis, and the constants that arrive there."""
+
+    path: str
+    labels: torch.Tensor      # (fan_in,)
+    const: torch.Tensor       # as the layer's input
+    arriving: torch.Tensor    # the labels before a SelectLinear's choice
+
+    @property
+    def of_input(self):
+        """Whether it reads the network's input."""
+        return bool((self.labels == INPUT).all())
+
+    @property
+    def flattened(self):
+        """Whether a neuron occupies more than one position here."""
+        real = self.labels[self.labels > 0]
+        return len(real) > len(real.unique())
+
+
+class Wiring:
+    """What the labels found out about a model: see :func:`trace`.
+
+    Attributes
+    ----------
+    modules : dict of str to nn.Module
+        Path to module.
+    producers : dict of str to Producer
+        The Linear and Conv layers that write neurons.
+    reads : list of Read
+        One for each call of a Linear or Conv layer.
+    axes : dict of (str, int) to Tensor
+        Name of a parameter or buffer, and dimension, to the labels along it.
+    fixed : dict of int to str
+        Label to the reason why its neuron can neither be switched nor removed.
+    through : dict of str to Tensor
+        Grouped convolutions, which hand their groups on, to the labels of their channels.
+    opaque : dict of str to str
+        Path of a layer with parameters that is not looked into, and why.
+    output : Tensor
+        What the model returned for the first two inputs of the example.
+    """
+
+    def __init__(self, model, graph, example):
+        self.modules = dict(model.named_modules())
+        self.producers, self.reads, self.axes, self.fixed, self.through, self.opaque = {}, [], {}, {}, {}, {}
+        self._parent = [NOBODY]            # union-find over labels: neurons that can only go together
+        self._shared = shared_parameters(model)
+        self._behind = defaultdict(set)    # path of a gate -> gates in front of it, on the same neurons
+        self._meet = set()                 # pairs of gates whose neurons are multiplied with each other
+        self._cut, self._read_by_name, self._given = [], {}, None
+        self._run(graph, example)
+
+    # -- questions that others ask
+
+    def root(self, labels):
+        """Return the labels with every group of tied neurons named by its lowest label."""
+        return torch.where(labels > 0, self._roots[labels.clamp(min=0)], labels)
+
+    def groups(self):
+        """Return lists of producers whose neurons are tied to each other: most are alone."""
+        found, owner = [], {}
+        for producer in self.producers.values():
+            roots = self.root(producer.labels).unique().tolist()
+            mine = {id(owner[root]): owner[root] for root in roots if root in owner}
+            group = [p for other in mine.values() for p in other] + [producer]
+            found = [other for other in found if id(other) not in mine] + [group]
+            for p in group:
+                owner.update(dict.fromkeys(self.root(p.labels).unique().tolist(), group))
+        order = {path: i for i, path in enumerate(self.producers)}
+        return [sorted(group, key=lambda p: order[p.path]) for group in found]
+
+    def refusal(self, group, face, tied=False):
+        """Return (reason, advice) why the neurons of a group of producers cannot be switched; (None, "") if they can."""
+        for root in self.root(torch.cat([p.labels for p in group])).unique().tolist():
+            if root in self.fixed:
+                return self.fixed[root], ""
+        gates = set().union(*(p.gates for p in group))
+        if not gates:
+            return "nothing reads its neurons", ""
+        writers, paths = sorted({gate.producer for gate in gates}), sorted({gate.path for gate in gates})
+        if len(writers) > 1 and not tied:
+            return (f"the neurons of {', '.join(writers)} are added up or multiplied and can only go together; tied=True switches "
+                    "them together"), ""
+        if face == "incoming":
+            if len(paths) > 1 and not tied:
+                return f"its neurons are read behind different layers ({', '.join(paths)}); tied=True scales all of them", ""
+            for path in paths:
+                above = self._in_front_of(path) & set(paths)
+                if above or any(frozenset((path, other)) in self._meet for other in paths if other != path):
+                    both = ", ".join(sorted({path, *above}) if above else paths)
+                    return f"its neurons are read behind different layers on one path ({both}), which would scale them twice", ""
+                norm = self.modules[path]
+                if isinstance(norm, NORM_MODULES) and not norm.affine:
+                    return f"{path} (BatchNorm without γ and β) would undo any scaling", ""
+            leaks = sorted({gate.leak for gate in gates if gate.leak})
+            if leaks:
+                return leaks[0], f"its {len(group[0].labels)} neurons stay unswitched"
+        return None, ""
+
+    def _in_front_of(self, path):
+        """Paths of all gates in front of one, on the same neurons."""
+        found, waiting = set(), [path]
+        while waiting:
+            new = self._behind[waiting.pop()] - found
+            found |= new
+            waiting += new
+        return found
+
+    def places(self, name, dim, roots):
+        """Return where neurons lie along an axis of a parameter.
+
+        Parameters
+        ----------
+        name : str
+            Name of the parameter.
+        dim : int
+            The axis.
+        roots : Tensor of int64, shape (n,)
+            The neurons, by their :meth:`root`.
+
+        Returns
+        -------
+        Tensor of int64, shape (n, k)
+            Row j holds the positions of neuron j, filled up with the axis's length where it has fewer than others.
+        """
+        along = self.root(self.axes[name, dim])
+        order = along.argsort(stable=True)
+        ordered = along[order]
+        first, behind = torch.searchsorted(ordered, roots), torch.searchsorted(ordered, roots, right=True)
+        steps = torch.arange(max(1, int((behind - first).max())))
+        at = first[:, None] + steps
+        return torch.where(at < behind[:, None], order[at.clamp(max=len(along) - 1)], len(along))
+
+    def axes_of(self, roots):
+        """Return [(name, dim)] of all axes along which one of these neurons lies, in the order of the network."""
+        found = {axis for root in roots.tolist() for axis in self._axes_by_root[root]}
+        return sorted(found, key=self._axis_order.__getitem__)
+
+    # -- the run
+
+    def _run(self, graph, example):
+        results, left = {}, {node: len(node.users) for node in graph.nodes}
+        for node in graph.nodes:
+            args = fx.map_arg(node.args, results.__getitem__)
+            kwargs = fx.map_arg(node.kwargs, results.__getitem__)
+            results[node] = self._step(node, args, kwargs, example)
+            for used in node.all_input_nodes:    # an activation that nobody needs any more is large
+                left[used] -= 1
+                if not left[used]:
+                    del results[used]
+        for pieces, dim, reason in self._cut:    # only now is known what is tied to what
+            found = [self._found(self._across(piece, dim)) for piece in pieces]
+            if found[0] is None or any(one != found[0] for one in found):
+                self._fix(pieces, reason)
+        for (name, _), labels in self.axes.items():
+            if name in self._read_by_name:
+                for label in labels.unique().tolist():
+                    self._fix_label(label, self._read_by_name[name])
+        seen = {*self.producers, *self.through, *(read.path for read in self.reads), *self.opaque}
+        self.opaque |= {path: f"torch.fx does not see {path} run" for path, module in self.modules.items()
+                        if isinstance(module, (nn.Linear, *CONV_MODULES)) and path not in seen and not self._inside_opaque(path)}
+        self._roots = torch.tensor([self._find(label) for label in range(len(self._parent))])
+        self._axes_by_root, self._axis_order = defaultdict(list), {axis: i for i, axis in enumerate(self.axes)}
+        for axis, labels in self.axes.items():
+            for root in self.root(labels).unique().tolist():
+                self._axes_by_root[root].append(axis)
+
+    def _inside_opaque(self, path):
+        return any(path.startswith(f"{other}.") for other in self.opaque)
+
+    def _step(self, node, args, kwargs, example):
+        if node.op == "placeholder":
+            if self._given:
+                if not node.args:
+                    raise SwitchError(f"forward() takes {node.target!r} besides {self._given!r}; only networks of one input can be "
+                                      "switched.")
+                return node.args[0]    # an option at its default
+            self._given = node.target
+            return Flow(example, torch.full(example.shape, INPUT), _nowhere_known(example.shape))
+        if node.op == "output":
+            self._fix(args, "its outputs are the network's own")
+            self.output = map_flow(args[0], "value")
+            return None
+        if node.op == "get_attr":
+            owner, _, attribute = node.target.rpartition(".")
+            found = getattr(self.modules[owner], attribute)
+            return Named(node.target, found) if isinstance(found, torch.Tensor) else found
+        if node.op == "call_module":
+            return self._module(self.modules[node.target], args, kwargs, node.target)
+        return self._function(node, args, kwargs)
+
+    def _module(self, module, args, kwargs, path):
+        shared = self._shared.get(path)
+        if shared:
+            return self._unknown(module, args, kwargs, f"{path} shares {shared} with another module", path)
+        if getattr(module, "return_indices", False):
+            return self._unknown(module, args, kwargs, f"{path} returns indices", path)
+        for kinds, rule in (((nn.Linear, *CONV_MODULES), self._affine), (NORM_MODULES, self._norm),
+                            (POINTWISE_MODULES, self._pointwise), (POOL_MODULES, self._pool), (LAYOUT_MODULES, self._layout)):
+            if isinstance(module, kinds):
+                return rule(module, args, kwargs, path)
+        return self._unknown(module, args, kwargs, f"{path} ({type(module).__name__}) is not known to keep channels apart", path)
+
+    def _function(self, node, args, kwargs):
+        name = _name(node)
+        function = _method(name) if node.op == "call_method" else node.target
+        leaves = _flat((args, kwargs))
+        flows = [leaf for leaf in leaves if isinstance(leaf, Flow)]
+        if not flows:
+            told = function(*map_flow(args, "value"), **map_flow(kwargs, "value"))
+            if any(isinstance(leaf, torch.Tensor) for leaf in _flat(told)):    # not a shape or a type
+                self._note_names(leaves)
+            return told
+        if name == "getitem" and isinstance(args[0], (tuple, list)):
+            return args[0][args[1]]
+        if name in ("size", "dim", "getattr", "len"):
+            told = function(*map_flow(args, "value"), **map_flow(kwargs, "value"))
+            if not isinstance(told, torch.Tensor):
+                return told
+        if name == "getitem":
+            return self._item(function, args, kwargs)
+        if name in POINTWISE_NAMES:
+            return self._pointwise(function, args, kwargs, name)
+        if name in POOL_NAMES and not kwargs.get("return_indices"):
+            return self._pool(function, args, kwargs, name)
+        if name in LAYOUT_NAMES:
+            return self._layout(function, args, kwargs, name, node)
+        if name in PIECES_NAMES:
+            return self._pieces(function, args, kwargs, name)
+        if name == "mean" and isinstance(args[0], Flow):
+            return self._mean(function, args, kwargs)
+        if name in SUM_NAMES | PRODUCT_NAMES | {"truediv", "div"} and len(args) == 2:
+            numbers = [a for a in args if isinstance(a, Number)]
+            if numbers and name in SUM_NAMES | PRODUCT_NAMES or isinstance(args[1], Number):
+                return self._with_a_number(function, args, kwargs, name)
+            if not numbers and name in SUM_NAMES:
+                return self._sum(function, *args, **kwargs)
+            if not numbers and name in PRODUCT_NAMES:
+                return self._product(function, *args)
+        return self._unknown(function, args, kwargs, f"{name}() is not known to keep channels apart")
+
+    # -- layers
+
+    def _affine(self, module, args, kwargs, path):
+        if "weight" not in dict(module.named_parameters(recurse=False)):
+            return self._unknown(module, args, kwargs, f"the weight of {path} is computed, not a parameter", path)
+        if getattr(module, "groups", 1) > 1:
+            return self._grouped(module, args[0], path)
+        x = args[0]
+        dim = -1 if isinstance(module, nn.Linear) else 1
+        const = select(module, x.const)
+        arriving = self._along(x, dim, path)
+        incoming = select(module, arriving)
+        self._put(f"{path}.weight", 1, incoming)
+        self.reads.append(Read(path, incoming, const, arriving))
+        for gate in x.gates:
+            self.producers[gate.producer].gates.add(gate)
+        if path not in self.producers:
+            n = module.weight.shape[0]
+            self.producers[path] = Producer(path, torch.arange(len(self._parent), len(self._parent) + n))
+            self._parent.extend(range(len(self._parent), len(self._parent) + n))
+        labels = self.producers[path].labels
+        self._put(f"{path}.weight", 0, labels)
+        if module.bias is not None:
+            self._put(f"{path}.bias", 0, labels)
+        value = module(x.value)
+        return Flow(value, _lay(labels, dim, value.shape), constant_output(module, const), frozenset({Gate(path, path)}))
+
+    def _grouped(self, module, x, path):
+        """Groups are handed on whole, so what a group reads and what it writes can only go together."""
+        arriving = self._along(x, 1, path)
+        per_group = arriving.reshape(module.groups, -1)
+        for group in per_group.tolist():
+            for label in group[1:]:
+                self._unite(group[0], label)
+        if (arriving <= 0).any():
+            self._fix(x, f"{path} has groups, and reads what always arrives")
+        labels = per_group[:, 0].repeat_interleave(module.weight.shape[0] // module.groups).clamp(min=NOBODY)
+        self._put(f"{path}.weight", 0, labels)
+        if module.bias is not None:
+            self._put(f"{path}.bias", 0, labels)
+        self.through[path] = labels
+        value = module(x.value)
+        return Flow(value, _lay(labels, 1, value.shape), constant_output(module, x.const), self._gated_here(x, path))
+
+    def _norm(self, module, args, kwargs, path):
+        x = args[0]
+        labels = self._along(x, 1, path)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            if getattr(module, name, None) is not None:
+                self._put(f"{path}.{name}", 0, labels)
+        double = {k: v.double() for k, v in dict(mean=module.running_mean, var=module.running_var, weight=module.weight,
+                                                 bias=module.bias).items() if v is not None}
+        const = x.const
+        if "mean" in double:
+            const = _where_known(lambda c: F.batch_norm(c, double["mean"], double["var"], double.get("weight"), double.get("bias"),
+                                                        False, 0.0, module.eps), const, const.shape)
+            if "weight" in double and (double["weight"] == 0).any():    # γ = 0 leaves β, whatever comes in
+                stuck = _lay(double["weight"] == 0, 1, const.shape)
+                const = torch.where(stuck, _lay(double["bias"], 1, const.shape), const)
+        return Flow(module(x.value), x.label, const, self._gated_here(x, path))
+
+    def _gated_here(self, x, path):
+        """The gates behind an affine layer that hands neurons on: itself, in place of those in front of it."""
+        self._behind[path] |= {gate.path for gate in x.gates} - {path}
+        return frozenset(Gate(gate.producer, path) for gate in x.gates)
+
+    def _pointwise(self, function, args, kwargs, path):
+        x = args[0]
+        if isinstance(function, nn.PReLU) and function.num_parameters > 1:
+            self._put(f"{path}.weight", 0, self._along(x, 1, path))
+        zeros = torch.zeros(1, *x.const.shape[1:], dtype=torch.float64)
+        at_zero = float(_double_call(function, zeros, args[1:], kwargs).flatten()[0])
+        const = _where_known(lambda c: torch.where(c.isnan(), math.nan, _double_call(function, c.nan_to_num(), args[1:], kwargs)),
+                             x.const, x.const.shape)
+        gates = x.gates
+        if at_zero != 0:
+            name = type(function).__name__ if isinstance(function, nn.Module) else "function"
+            leak = f"{path} ({name}) is not 0 at 0: a neuron switched off would leave a constant {at_zero:.3g}"
+            gates = frozenset(Gate(gate.producer, gate.path, leak) for gate in gates)
+        value = function(x.value, *args[1:], **kwargs)
+        if value is x.value:    # in place: whoever else reads x gets the result
+            x.const, x.gates = const, gates
+        return Flow(value, x.label, const, gates)
+
+    def _with_a_number(self, function, args, kwargs, name):
+        """x + 3, 2 * x, x / 6: a pointwise operation."""
+        at = next(i for i, a in enumerate(args) if isinstance(a, Flow))
+        others = [*args[:at], *args[at + 1:]]
+        return self._pointwise(lambda v, **k: function(*others[:at], v, *others[at:], **k), (args[at],), kwargs, name)
+
+    def _pool(self, function, args, kwargs, path):
+        x = args[0]
+        labels = self._along(x, 1, path)
+        value = function(x.value, *args[1:], **kwargs)
+        const = _where_known(lambda c: _double_call(function, c, args[1:], kwargs), x.const, value.shape)
+        return Flow(value, _lay(labels, 1, value.shape), const, x.gates)
+
+    def _mean(self, function, args, kwargs):
+        x = args[0]
+        dims = args[1] if len(args) > 1 else kwargs.get("dim")
+        dims = [dims] if isinstance(dims, int) else dims
+        if dims is None or any(_varies(x.label, dim) for dim in dims):
+            return self._unknown(function, args, kwargs, "mean() mixes its neurons")
+        value = function(x.value, *args[1:], **kwargs)
+        label = x.label
+        for dim in dims:
+            label = label.narrow(dim, 0, 1)
+        const = _where_known(lambda c: function(c, *args[1:], **kwargs), x.const, value.shape)
+        return Flow(value, label.reshape(value.shape), const, x.gates)
+
+    # -- what only moves things
+
+    def _layout(self, function, args, kwargs, path, node=None):
+        args, kwargs = tuple(map(self._lift, args)), {name: self._lift(value) for name, value in kwargs.items()}
+        parts = {name: function(*map_flow(args, name), **map_flow(kwargs, name)) for name in ("value", "label", "const")}
+        flows = [a for a in _flat((args, kwargs)) if isinstance(a, Flow)]
+        for dim, size in _sizes(function, node):
+            if isinstance(size, int) and size > 1 and _varies(parts["label"], dim):
+                self._fix(flows, f"its neurons run through {path}{'()' * (node is not None)} with the fixed size {size}; "
+                                 "torch.flatten(x, 1) would let them go")
+        return Flow(**parts, gates=frozenset().union(*(flow.gates for flow in flows)))
+
+    def _item(self, function, args, kwargs):
+        """x[...]: what is picked along the axis of the neurons is picked by fixed numbers."""
+        x, index = args
+        if any(isinstance(part, (torch.Tensor, list, Flow, Named)) for part in (index if isinstance(index, tuple) else (index,))):
+            return self._unknown(function, args, kwargs, "its neurons are picked by an index")
+        picked = Flow(*(getattr(x, name)[index] for name in ("value", "label", "const")), x.gates)
+        if self._labels_in(picked) != self._labels_in(x):
+            self._fix(x, "its neurons are picked by a slice of fixed size")
+        return picked
+
+    def _pieces(self, function, args, kwargs, name):
+        """chunk, split, unbind: two halves can lose neurons only if both lose the same ones."""
+        x = args[0]
+        dim = kwargs.get("dim", args[2] if len(args) > 2 else (args[1] if name == "unbind" and len(args) > 1 else 0))
+        parts = zip(*(function(*map_flow(args, part), **map_flow(kwargs, part)) for part in ("value", "label", "const")))
+        pieces = tuple(Flow(value, label, const, x.gates) for value, label, const in parts)
+        if _varies(x.label, dim):
+            reason = f"its neurons are divided by {name}()"
+            if name == "chunk" and len({piece.value.shape for piece in pieces}) == 1:
+                self._cut.append((pieces, dim, f"{reason} into pieces that are not tied to each other"))
+            else:
+                self._fix(x, reason)
+        return pieces
+
+    # -- where two tensors meet
+
+    def _sum(self, function, a, b, **kwargs):
+        a, b = self._lift(a), self._lift(b)
+        value = function(a.value, b.value, **kwargs)
+        label = self._tie(a, b, value.shape)
+        if label is None:
+            self._fix([a, b], "its neurons are added to something of another shape")
+            label = torch.zeros(value.shape, dtype=torch.int64)
+        const = _where_known(lambda c: function(c.clone(), b.const, **kwargs), a.const, value.shape)
+        gates = a.gates | b.gates
+        if value is a.value:    # in place: whoever else reads a gets the sum
+            a.label, a.const, a.gates = label, const, gates
+        return Flow(value, label, const, gates)
+
+    def _product(self, function, a, b):
+        for x, named in ((a, b), (b, a)):
+            if isinstance(named, Named) and isinstance(x, Flow):
+                return self._per_channel(function, a, b, x, named)
+        a, b = self._lift(a), self._lift(b)
+        value = function(a.value, b.value)
+        label = self._tie(a, b, value.shape, product=True)
+        if label is None:
+            self._fix([a, b], "its neurons are multiplied by something of another shape")
+            label = torch.zeros(value.shape, dtype=torch.int64)
+        const = _times(a.const, b.const, value.shape)
+        # One factor that is switched off is enough, and scaling both would scale the product twice: the one that others read.
+        clean = [x for x in (a, b) if x.gates and not any(gate.leak for gate in x.gates)]
+        gates = max(clean, key=self._is_read).gates if clean else a.gates | b.gates
+        self._meet |= {frozenset((one.path, other.path)) for one in a.gates for other in b.gates if one.path != other.path}
+        if value is a.value:    # in place: whoever else reads a gets the product
+            a.label, a.const, a.gates = label, const, gates
+        return Flow(value, label, const, gates)
+
+    def _is_read(self, x):
+        return any(self.producers[gate.producer].gates for gate in x.gates)
+
+    def _per_channel(self, function, a, b, x, named):
+        """A parameter times x: a scale for each channel goes with the channels."""
+        value = function(*(part.value for part in (a, b)))
+        real = [dim for dim, size in enumerate(named.value.shape) if size > 1]
+        at = real[0] - named.value.ndim + x.value.ndim if real else None
+        if len(real) > 1 or value.shape != x.value.shape:
+            return self._product(function, self._lift(a), self._lift(b))
+        if real:
+            self._put(named.name, real[0], self._along(x, at, named.name))
+        return Flow(value, x.label, _times(x.const, named.value.double(), value.shape), x.gates)
+
+    def _tie(self, a, b, shape, product=False):
+        """Unite the labels that meet and return those of the result; None where one side has no such axis to go with."""
+        for one, other in ((a, b), (b, a)):
+            lacking = shape[:len(shape) - one.value.ndim] + torch.Size(
+                [size if own == 1 else 1 for own, size in zip(one.value.shape, shape[len(shape) - one.value.ndim:])])
+            if any(size > 1 and _varies(other.label, dim - len(shape)) for dim, size in enumerate(lacking)):
+                if not product:
+                    return None
+                self._fix(one, "all neurons of another layer are multiplied by it")
+                return other.label.expand(shape)
+        left, right = a.label.expand(shape), b.label.expand(shape)
+        pairs = (left.flatten() * len(self._parent) + right.flatten()).unique() if left.min() >= 0 and right.min() >= 0 else None
+        if pairs is None:
+            pairs = torch.stack([left.flatten(), right.flatten()], 1).unique(dim=0).tolist()
+        else:
+            pairs = [divmod(pair, len(self._parent)) for pair in pairs.tolist()]
+        for one, other in pairs:
+            self._unite(one, other)
+        return torch.where(left > 0, left, right)
+
+    def _lift(self, x):
+        """A tensor that the input has no say in: constant, and nobody's neurons."""
+        if isinstance(x, (tuple, list)):
+            return _like(x, [self._lift(part) for part in x])
+        if isinstance(x, Named):
+            self._note_names([x])
+            x = x.value
+        if isinstance(x, torch.Tensor):
+            return Flow(x, torch.full(x.shape, NOBODY), x.double())
+        return x
+
+    def _unknown(self, function, args, kwargs, reason, path=None):
+        if isinstance(function, nn.Module) and any(True for _ in function.parameters()):
+            self.opaque[path] = reason
+        leaves = _flat((args, kwargs))
+        self._note_names(leaves)
+        self._fix([a for a in leaves if isinstance(a, Flow)], reason)
+        value = function(*map_flow(args, "value"), **map_flow(kwargs, "value"))
+
+        def wrap(v):
+            if isinstance(v, (tuple, list)):
+                return _like(v, [wrap(part) for part in v])
+            if not isinstance(v, torch.Tensor):
+                return v
+            return Flow(v, torch.zeros(v.shape, dtype=torch.int64), _nowhere_known(v.shape))
+
+        return wrap(value)
+
+    def _note_names(self, leaves):
+        """Remember what is read by its name: a layer whose weight is also used elsewhere cannot lose neurons."""
+        for leaf in leaves:
+            if isinstance(leaf, Named):
+                self._read_by_name[leaf.name] = f"{leaf.name} is read by its name elsewhere"
+
+    # -- labels
+
+    def _along(self, x, dim, path):
+        """Return the labels along one axis; whatever varies across the other axes is fixed."""
+        labels = self._across(x, dim)
+        if labels is None:
+            self._fix(x, f"{path} reads different neurons at different places of one channel")
+            return torch.full((x.label.shape[dim],), NOBODY)
+        return labels.clone()
+
+    def _across(self, x, dim):
+        """Labels along one axis, or None where they vary across the others."""
+        dim = dim % x.label.ndim
+        first = x.label[tuple(slice(None) if d == dim else 0 for d in range(x.label.ndim))]
+        return None if bool((x.label != _lay(first, dim, x.label.shape)).any()) else first
+
+    def _found(self, labels):
+        return None if labels is None else [self._find(label) if label > 0 else label for label in labels.tolist()]
+
+    def _put(self, name, dim, labels):
+        if (name, dim) in self.axes:      # a module that is called twice ties what it reads
+            for old, new in zip(self.axes[name, dim].tolist(), labels.tolist()):
+                self._unite(old, new)
+        self.axes[name, dim] = labels
+
+    def _labels_in(self, x):
+        """All labels that occur, sorted; quickly where they follow one of the usual axes."""
+        for dim in {1 % x.label.ndim, x.label.ndim - 1} if x.label.ndim else ():
+            if x.label.numel() and (along := self._across(x, dim)) is not None:
+                return along.unique().tolist()
+        return x.label.unique().tolist()
+
+    def _fix(self, what, reason):
+        for x in _flat(what):
+            if isinstance(x, Flow):
+                for label in self._labels_in(x):
+                    self._fix_label(label, reason)
+
+    def _fix_label(self, label, reason):
+        if label > 0:
+            self.fixed.setdefault(self._find(label), reason)
+
+    def _find(self, label):
+        while self._parent[label] != label:
+            label = self._parent[label]
+        return label
+
+    def _unite(self, a, b):
+        if a == b:
+            return
+        if a <= 0 or b <= 0:       # joined with something that is always there
+            for label in (a, b):
+                self._fix_label(label, "its neurons are added to what cannot be switched")
+            return
+        a, b = sorted((self._find(a), self._find(b)))
+        if a != b:
+            self._parent[b] = a
+            if b in self.fixed:
+                self.fixed.setdefault(a, self.fixed[b])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def constant_output(module, const):
+    """Return the constants behind a Linear or Conv layer, given those in front of it.
+
+    An output is constant where every input that it reads with a weight other than 0 is; a channel that is unknown at one
+    place counts as unknown at all.
+
+    Parameters
+    ----------
+    module : nn.Linear or nn.Conv1d, Conv2d, Conv3d
+        The layer.
+    const : Tensor of float64
+        A batch of the layer's inputs (after its selection, if it has one), NaN where they are not constant.
+
+    Returns
+    -------
+    Tensor of float64
+        A batch of the layer's outputs, NaN where they are not constant.
+    """
+    weight = module.weight.detach().double()
+    dim, groups = -1 if isinstance(module, nn.Linear) else 1, getattr(module, "groups", 1)
+    unknown = const.movedim(dim, 0).flatten(1)[:, :1 if nowhere_known(const) else None].isnan().any(1)
+    reads = (weight != 0).flatten(2).any(2) if weight.ndim > 2 else weight != 0    # (out, in / groups)
+    depends = (reads.view(groups, -1, reads.shape[1]) & unknown.view(groups, 1, -1)).any(2).flatten()
+    shape = affine(module, const.to("meta"), weight.to("meta"), None).shape
+    out = const.new_full(shape, math.nan)
+    known = (~depends).nonzero()[:, 0]
+    if len(known):
+        bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach().double()
+        if reads[known].any():
+            rows = known if groups == 1 else torch.arange(len(weight), device=known.device)
+            told = affine(module, torch.where(const.isnan(), 0.0, const), weight[rows], bias[rows])
+            out = out.index_copy(dim, known, told if groups == 1 else told.index_select(dim, known))
+        else:    # nothing but the bias, everywhere
+            out = out.index_copy(dim, known, _lay(bias[known], dim, [*shape[:dim % len(shape)], len(known), *shape[dim % len(shape) + 1:]]))
+    return out
+
+
+def affine(module, x, weight, bias):
+    """Apply a Linear or Conv layer to ``x`` with another weight and bias; ``x`` is already selected."""
+    return F.linear(x, weight, bias) if isinstance(module, nn.Linear) else module._conv_forward(x, weight, bias)
+
+
+class SelectLinear(nn.Linear):
+    """A Linear layer that reads only some of the features that arrive.
+
+    Compaction puts it where features (pixels, or flattened ones) were switched off one by one: what arrives has a
+    fixed length, so the choice has to be made inside. The indices are a buffer: bytes in the file, not parameters.
+
+    Parameters
+    ----------
+    index : Tensor of int64, shape (in_features,)
+        Positions of the features that are read.
+    out_features : int
+        Number of neurons.
+    bias : bool, default True
+        Whether the neurons have a bias.
+    """
+
+    def __init__(self, index, out_features, bias=True):
+        super().__init__(len(index), out_features, bias)
+        self.register_buffer("index", index)
+        self.chosen = nn.Identity()    # does nothing: a place for hooks that want what is read, not all that arrives
+
+    def forward(self, x):
+        """Return the neurons' outputs, shape (..., out_features), for all arriving features (..., anything)."""
+        return F.linear(self.chosen(select(self, x)), self.weight, self.bias)
+
+
+def select(module, x):
+    """Return those features of ``x`` that a layer reads: all of them, but for :class:`SelectLinear`."""
+    return x.index_select(-1, module.index) if isinstance(module, SelectLinear) else x
+
+
+def map_flow(args, name):
+    """Return nested arguments with every :class:`Flow` replaced by one of its tensors, and what is named by its value."""
+    if isinstance(args, Flow):
+        return getattr(args, name)
+    if isinstance(args, Named):
+        return args.value
+    if isinstance(args, (tuple, list)):
+        return _like(args, [map_flow(a, name) for a in args])
+    if isinstance(args, dict):
+        return {k: map_flow(v, name) for k, v in args.items()}
+    return args
+
+
+def shared_parameters(model):
+    """Return {module path: parameter name} for modules whose parameter also belongs to another module."""
+    owners = {}
+    for path, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append((path, name))
+    return {path: name for group in owners.values() if len(group) > 1 for path, name in group}
+
+
+def _like(sequence, parts):
+    """Parts as a tuple or a list, whatever kind of it there was."""
+    return parts if isinstance(sequence, list) else tuple(parts)
+
+
+def _method(name):
+    return lambda x, *args, **kwargs: getattr(x, name)(*args, **kwargs)
+
+
+def _flat(what):
+    if isinstance(what, dict):
+        what = list(what.values())
+    if isinstance(what, (tuple, list)):
+        return [leaf for part in what for leaf in _flat(part)]
+    return [what]
+
+
+def _lay(vector, dim, shape):
+    """Lay a vector along one axis of a tensor of the given shape."""
+    view = [1] * len(shape)
+    view[dim] = -1
+    return vector.reshape(view).expand(shape)
+
+
+def _varies(label, dim):
+    if not -label.ndim <= dim < label.ndim:    # an axis that broadcasting has put in front
+        return False
+    return label.shape[dim] > 1 and bool((label != label.select(dim, 0).unsqueeze(dim)).any())
+
+
+def nowhere_known(const):
+    """Return whether no entry is constant."""
+    return bool((const.flatten()[:1] if not any(const.stride()) else const).isnan().all())
+
+
+def _nowhere_known(shape):
+    """Constants of an activation that has none: of any shape, and of no size in memory."""
+    return torch.tensor(math.nan, dtype=torch.float64).expand(shape)
+
+
+def _where_known(function, const, shape):
+    """Constants behind a function: most activations have none, and then there is nothing to compute."""
+    return _nowhere_known(shape) if nowhere_known(const) else function(const)
+
+
+def _times(a, b, shape):
+    """The product of constants: 0 wherever one of them is, whatever the other."""
+    zero = (a == 0) | (b == 0)
+    return torch.where(zero, 0.0, a * b) if zero.any() or not nowhere_known(a) and not nowhere_known(b) else _nowhere_known(shape)
+
+
+def _sizes(function, node):
+    """Return (dim, size) for the sizes that a reshaping call or an Unflatten was given."""
+    if isinstance(function, nn.Unflatten):
+        sizes = function.unflattened_size
+        return enumerate(sizes, function.dim) if isinstance(function.dim, int) else ()
+    if node is None or _name(node) not in ("view", "reshape", "unflatten", "expand"):
+        return ()
+    first = 0
+    if _name(node) == "unflatten":
+        first, sizes = node.kwargs.get("dim", *node.args[1:2]), node.kwargs.get("sizes", *node.args[2:3])
+    else:
+        sizes = node.kwargs.get("shape") or node.kwargs.get("size") or node.args[1:]
+        sizes = sizes[0] if isinstance(sizes[0], (tuple, list)) else sizes
+    return enumerate(sizes, first)
+
+
+def _name(node):
+    return node.target if node.op == "call_method" else getattr(node.target, "__name__", str(node.target))
+
+
+def _double_call(function, x, args, kwargs):
+    """Call a parameter-free function, or a module in a float64 copy, on float64 values."""
+    if isinstance(function, nn.PReLU):
+        return F.prelu(x, function.weight.double())
+    return function(x, *args, **kwargs)

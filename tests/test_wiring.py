@@ -1,0 +1,304 @@
+"""What is tied to what in networks with groups, streams, gates and halves; and that nothing there is removed wrongly."""
+
+from functools import partial
+
+import networks
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import switcher_lib as sl
+from switcher_lib import compaction, wiring
+from switcher_lib.sites import find_sites
+
+
+def keys(found):
+    return {site.key: site.size for site in found}
+
+
+def sites_of(make, **options):
+    net = networks.built(make)
+    found, refused = find_sites(net, networks.inputs(net), **options)
+    return keys(found), refused, {site.key: site for site in found}
+
+
+def names(axes):
+    return [axis.name for axis in axes]
+
+
+SLICED = partial(networks.Halves, divide=lambda x: (x[:, :4], x[:, 4:]))
+SPLIT = partial(networks.Halves, divide=lambda x: x.split(4, dim=1))
+APART = partial(networks.Halves, lambda one, other: torch.cat([other, one], 1), 8)
+MAKES = [networks.Residual, networks.Bottleneck, networks.Inverted, partial(networks.Inverted, norm=False),
+         partial(networks.Inverted, times=2), networks.Grouped, networks.Excited, networks.Dense, networks.Twice, networks.Halves,
+         APART, SLICED, SPLIT, networks.Scaled, networks.Attended, networks.ByName, networks.Reused, networks.Shared, networks.Cat]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("face", ["incoming", "outgoing"])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("make", MAKES)
+def test_what_is_switched_off_is_removed_exactly(make, tied, face, seed):
+    net = networks.built(make)
+    try:
+        held = networks.held(net, networks.inputs(net), seed, tied=tied, face=face)
+    except sl.SwitchError as error:
+        assert make is networks.Twice and not tied and face == "incoming" or "nothing in" in str(error)
+        return
+    small = sl.compact(held, networks.inputs(net, 64))
+    assert small.certificate.relative_error <= 1e-12
+    off = sum(int((s == 0).sum()) for s in held.held.values())
+    assert (small.parameters[1] < small.parameters[0]) == (off > 0)
+    assert small.parameters[1] <= held.structure().parameters[1]
+
+
+# -------- residual streams
+
+def test_a_stream_is_one_site_when_tied_and_refused_when_not():
+    found, refused, _ = sites_of(networks.Bottleneck)
+    assert found == {"stem": 4, "inner": 5} and set(refused) == {"outer", "short", "head"}
+    assert "the neurons of outer, short are added up" in refused["outer"] and refused["outer"] == refused["short"]
+    found, refused, by_key = sites_of(networks.Bottleneck, tied=True)
+    assert found == {"stem": 4, "inner": 5, "outer": 6} and set(refused) == {"head"}
+    stream = by_key["outer"]
+    assert stream.writers == ("outer", "short")
+    assert names(stream.incoming) == ["bn2.weight", "bn2.bias", "bn3.weight", "bn3.bias"]
+    assert names(stream.own) == ["outer.weight", "short.weight"] and names(stream.outgoing) == ["head.weight"]
+
+
+def test_a_channel_of_a_stream_goes_when_the_factor_of_all_writers_is_0():
+    net = networks.built(networks.Bottleneck)
+    held = sl.Switched(net, networks.inputs(net), tied=True).eval()
+    held.hold({site.key: torch.ones(site.size).index_fill(0, torch.tensor([1]), 0) for site in held.sites})
+    small = sl.compact(held, networks.inputs(net))
+    assert {small.widths[path] for path in ("outer", "short")} == {(6, 5)} and small.model.bn3.num_features == 5
+
+
+def test_skipping_one_writer_of_a_stream_leaves_all_of_it_alone():
+    found, refused, _ = sites_of(networks.Bottleneck, tied=True, skip=["short"])
+    assert found == {"stem": 4, "inner": 5}
+    assert refused["short"] == "skipped on request" and "can only go together with short" in refused["outer"]
+
+
+def test_neurons_read_behind_several_batch_norms_are_scaled_at_each():
+    found, refused, _ = sites_of(networks.Dense)
+    assert found == {"two": 3} and "read behind different layers (bn1, bn2, bn3)" in refused["stem"]    # two: bn3 alone
+    found, refused, by_key = sites_of(networks.Dense, tied=True)
+    assert found == {"stem": 4, "one": 3, "two": 3} and set(refused) == {"head"}
+    assert names(by_key["one"].incoming) == ["bn2.weight", "bn2.bias", "bn3.weight", "bn3.bias"]
+    assert by_key["one"].incoming[0].positions.tolist() == [[4], [5], [6]]    # behind stem's four
+    assert keys(find_sites(networks.Dense(), torch.randn(2, 2, 12, 12), face="outgoing")[0]) == found
+
+
+def test_two_places_on_one_path_would_scale_twice_and_are_refused():
+    net = networks.built(networks.Twice)
+    _, refused = find_sites(nn.Sequential(net, nn.ReLU(), nn.Linear(2, 2)), torch.randn(2, 6), tied=True)
+    assert "behind different layers on one path (0.a, 0.bn), which would scale them twice" in refused["0.a"]
+
+
+# -------- groups
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_depthwise_convolution_hands_its_channels_on_and_the_last_batch_norm_takes_the_factors(times):
+    found, refused, by_key = sites_of(partial(networks.Inverted, times=times))
+    assert found == {"expand": 6, "project": 4} and set(refused) == {"head"}
+    site = by_key["expand"]
+    assert names(site.incoming) == ["bn2.weight", "bn2.bias"] and site.incoming[0].positions.shape == (6, times)
+    assert {"depth.weight", "depth.bias", "bn1.weight", "bn1.bias"} <= set(names(site.passed))
+
+
+def test_a_depthwise_convolution_shrinks_with_its_groups():
+    net = networks.built(networks.Inverted)
+    held = sl.Switched(net, networks.inputs(net), skip=["project"]).eval()
+    held.hold({"expand": torch.tensor([1.0, 0, 0.5, 0, 1, 1])})
+    small = sl.compact(held, networks.inputs(net)).model
+    assert (small.depth.groups, small.depth.in_channels, small.depth.out_channels) == (4, 4, 4)
+    assert small.depth.weight.shape == (4, 1, 3, 3) and small.project.in_channels == 4
+
+
+def test_a_group_goes_as_a_whole():
+    found, _, by_key = sites_of(networks.Grouped)
+    assert found == {"a": 3, "b": 4}
+    assert by_key["a"].own[0].positions.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert by_key["a"].incoming[0].name == "g.weight" and by_key["a"].incoming[0].positions.shape == (3, 4)
+    net = networks.built(networks.Grouped)
+    held = sl.Switched(net, networks.inputs(net)).eval()
+    held.hold({"a": torch.tensor([1.0, 0, 1]), "b": torch.ones(4)})
+    small = sl.compact(held, networks.inputs(net))
+    g = small.model.g
+    assert (g.groups, g.in_channels, g.out_channels, small.model.b.in_channels) == (2, 4, 8, 8)
+    assert small.widths["g"] == (12, 8) and small.widths["a"] == (6, 4)
+
+
+def test_a_compacted_network_with_groups_is_saved_and_loaded(tmp_path):
+    for make in (networks.Grouped, networks.Inverted):
+        net = networks.built(make)
+        small = sl.compact(networks.held(net, networks.inputs(net)), networks.inputs(net))
+        small.save(tmp_path / "net.safetensors")
+        loaded = sl.load_compact(tmp_path / "net.safetensors", into=make)
+        x = networks.inputs(net)
+        assert torch.equal(loaded(x), small.model.eval()(x))
+
+
+def test_groups_of_the_input_are_nobodys():
+    net = nn.Sequential(nn.Conv2d(2, 4, 3, groups=2), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.ReLU(), nn.Conv2d(3, 2, 1))
+    found, refused = find_sites(net, torch.randn(2, 2, 8, 8))
+    assert keys(found) == {"2": 3} and "reads what always arrives" in refused["0"]
+
+
+# -------- products
+
+def test_a_squeeze_and_excitation_goes_with_the_channels_that_it_scales():
+    found, refused, by_key = sites_of(networks.Excited)
+    assert found == {"conv": 6, "down": 4, "out": 4} and set(refused) == {"head"}
+    site = by_key["conv"]
+    assert names(site.incoming) == ["bn.weight", "bn.bias"] and names(site.outgoing) == ["down.weight", "out.weight"]
+    assert {"up.weight", "up.bias"} <= set(names(site.passed)) and site.writers == ("conv",)
+
+
+def test_where_either_factor_is_0_the_product_is_and_one_place_is_enough():
+    # tanh(0) = 0: both the channel and its factor could be gated; scaling both would scale the product twice
+    found, _, by_key = sites_of(partial(networks.Excited, gate=torch.tanh), tied=True)
+    assert len([name for name in names(by_key["conv"].incoming) if "weight" in name]) == 1
+
+
+def test_what_multiplies_all_channels_stays():
+    found, refused, _ = sites_of(networks.Attended)
+    assert found == {"a": 5, "b": 4} and "all neurons of another layer are multiplied by it" in refused["map"]
+
+
+def test_a_scale_for_each_channel_goes_with_the_channels():
+    _, _, by_key = sites_of(networks.Scaled)
+    assert "scale" in names(by_key["a"].passed)
+    net = networks.built(networks.Scaled)
+    small = sl.compact(networks.held(net, networks.inputs(net), off=0.6), networks.inputs(net))
+    assert len(small.model.scale) == small.widths["a"][1] < 5
+
+
+def test_a_number_leaves_channels_apart_and_a_number_that_is_added_leaks():
+    assert "a" in sites_of(partial(networks.Scaled, lambda x: 2 * x / 3))[0]
+    with pytest.warns(sl.SwitchWarning, match="is not 0 at 0: a neuron switched off would leave a constant 3"):
+        found, refused, _ = sites_of(partial(networks.Scaled, lambda x: x + 3))
+    assert "a" not in found and "constant 3" in refused["a"]
+
+
+def test_a_hard_swish_written_out_is_0_at_0():
+    assert "a" in sites_of(partial(networks.Scaled, lambda x: x * F.relu6(x + 3) / 6))[0]
+
+
+# -------- pieces
+
+def test_halves_that_are_multiplied_go_by_pairs():
+    found, _, by_key = sites_of(networks.Halves)
+    assert found["a"] == 4 and by_key["a"].own[0].positions.tolist() == [[0, 4], [1, 5], [2, 6], [3, 7]]
+
+
+@pytest.mark.parametrize("make, reason", [
+    (APART, "divided by chunk() into pieces that are not tied to each other"), (SPLIT, "divided by split()"),
+    (SLICED, "picked by a slice of fixed size"),
+    (partial(networks.Scaled, lambda x: x[:, [4, 3, 2, 1, 0]]), "picked by an index"),
+    (partial(networks.Scaled, lambda x: x.expand(-1, 5, -1, -1)), "fixed size 5"),
+])
+def test_pieces_of_fixed_size_fix_their_neurons(make, reason):
+    found, refused, _ = sites_of(make)
+    assert "a" not in found and "b" in found and reason in refused["a"]
+
+
+def test_a_slice_that_leaves_the_neurons_alone_lets_them_go():
+    found, _, _ = sites_of(partial(networks.Scaled, lambda x: x[:, :, 1:-1, ::2]))
+    assert found["a"] == 5
+
+
+# -------- what is read where nobody looks
+
+def test_a_weight_that_is_read_by_its_name_stays_whole():
+    found, refused, _ = sites_of(networks.ByName)
+    assert found == {"free": 4} and refused["a"] == "a.weight is read by its name elsewhere"
+    assert refused["b"] == "linear() is not known to keep channels apart"
+
+
+def test_asking_for_a_weights_type_is_not_reading_it():
+    class Asks(networks.ByName):
+        def forward(self, x):
+            return self.out(F.relu(self.free(F.relu(self.a(x.to(self.a.weight.dtype))))))
+
+    net = networks.built(Asks)
+    assert "unseen" not in find_sites(net, networks.inputs(net))[1]
+
+
+def test_every_layer_is_a_site_or_has_a_reason():
+    for make in MAKES:
+        net = networks.built(make)
+        for tied in (False, True):
+            try:
+                found, refused = find_sites(net, networks.inputs(net), tied=tied)
+            except sl.SwitchError:
+                continue
+            told = {name.rpartition(".")[0] for site in found for axis in site.axes for name in [axis.name] if axis.dim == 0} | set(refused)
+            layers = {path for path, module in net.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d))}
+            assert layers <= told, (make, layers - told)
+
+
+def test_an_unseen_branch_is_named():
+    class Auxiliary(networks.Residual):
+        def __init__(self):
+            super().__init__()
+            self.aux = nn.Linear(4, 3)
+
+        def forward(self, x):
+            y = super().forward(x)
+            return (y, self.aux(x.mean((2, 3)))) if self.training else y
+
+    net = networks.built(Auxiliary)
+    assert find_sites(net, networks.inputs(net))[1]["aux"] == "torch.fx does not see aux run"
+
+
+def test_a_second_input_is_refused_and_an_option_is_left_at_its_default():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 2)
+
+        def forward(self, x, mask):
+            return self.b(self.a(x).relu() * mask)
+
+    with pytest.raises(sl.SwitchError, match="forward\\(\\) takes 'mask' besides 'x'; only networks of one input"):
+        find_sites(Two(), torch.randn(2, 6))
+
+    class Option(Two):
+        def forward(self, x, scale=2.0):
+            return self.b(self.a(x).relu() * scale)
+
+    assert keys(find_sites(Option(), torch.randn(2, 6))[0]) == {"a": 5}
+
+
+# -------- constants
+
+def test_a_channel_that_is_0_makes_a_product_0_whatever_else_is_in_it():
+    a, b = torch.tensor([0.0, 2.0, torch.nan, 0.0]).double(), torch.tensor([torch.nan, 3.0, 0.0, 5.0]).double()
+    assert wiring._times(a, b, a.shape).tolist() == [0, 6, 0, 0]
+
+
+def test_a_dead_excitation_is_seen():
+    model = networks.built(networks.Excited)
+    with torch.no_grad():
+        model.bn.weight[[1, 4]], model.bn.bias[[1, 4]] = 0, 0
+    small = sl.compact(model, networks.inputs(model))
+    assert small.widths["conv"] == (6, 4) and small.widths["up"] == (6, 4)
+
+
+# -------- the rehearsal
+
+def test_a_fault_in_what_was_found_out_is_seen_before_anything_is_removed(monkeypatch):
+    # Nothing that is off shows the fault: channel 0 of the halves is removed from the first half only.
+    model = networks.built(APART)
+    with torch.no_grad():
+        model.a.weight[[1, 5]], model.a.bias[[1, 5]] = 0, 0
+    kept = sl.compact(model, networks.inputs(model))
+    assert kept.widths["a"] == (8, 8)
+    monkeypatch.setattr(wiring.Wiring, "_found", lambda self, labels: [])    # any two halves count as tied
+    with pytest.raises(sl.CertificateError, match="cannot be compacted: with random neurons off|does not run"):
+        sl.compact(model, networks.inputs(model))
+    monkeypatch.setattr(compaction, "_rehearse", lambda exact, example: None)
+    assert sl.compact(model, networks.inputs(model)).widths["a"] == (8, 6)    # and the certificate of this removal holds
