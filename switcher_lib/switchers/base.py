@@ -108,8 +108,8 @@ def weight_blocks(site, params, reads):
     return torch.cat([piece / scale for pieces, scale in _blocks(site, params, reads) for piece in pieces], dim=1)
 
 
-def read_linear(linear, site, params, reads):
-    """Return ``linear(weight_blocks(site, params, reads))`` without building the blocks.
+def read_linear(linear, site, params, reads, scale=1.0):
+    """Return ``linear(scale * weight_blocks(site, params, reads))`` without building the blocks.
 
     A layer's weights are many and the linear layer is narrow: multiplying first and dividing afterwards spares two
     copies of the weights in every step.
@@ -120,6 +120,8 @@ def read_linear(linear, site, params, reads):
         From d to m.
     site, params, reads
         As for :func:`weight_blocks`.
+    scale : float, default 1.0
+        Multiplies what is read.
 
     Returns
     -------
@@ -127,10 +129,10 @@ def read_linear(linear, site, params, reads):
         The linear layer's outputs for the site's n neurons.
     """
     out, column = linear.bias, 0
-    for pieces, scale in _blocks(site, params, reads):
+    for pieces, std in _blocks(site, params, reads):
         for piece in pieces:
             part = linear.weight[:, column:column + piece.shape[1]]
-            out = out + piece @ part.T / scale
+            out = out + piece @ part.T / (std / scale)
             column += piece.shape[1]
     return out
 

@@ -29,6 +29,10 @@ class RowSwitcher(Switcher):
         Score that the MLP's output layer starts from. With the clamp gate, 0.5 is the middle of its slope.
     spread : float, default 1.0
         Above 0; multiplies the output layer's first weights. Below 1, all neurons start closer to ``bias``.
+    reach : int, optional
+        At least 1. Adam moves every first-layer weight by about its learning rate in a step, and so a score by that times
+        the number of weights that are read: a great deal where a neuron has thousands. With ``reach`` a step moves a score
+        as if at most so many were read; where scores start is left alone.
     own : float, default 0.0
         At least 0. Above 0, each neuron also has a score of its own that nothing is read for, which starts at 0 and is
         added ``own`` times: the factor of that score's learning rate against the MLP's, under Adam. For telling apart
@@ -36,28 +40,38 @@ class RowSwitcher(Switcher):
 
     References
     ----------
-    Han et al. 2021, arXiv:2110.05954. The row MLP is ours; theirs is :class:`UNetSwitcher`.
+    Han et al. 2021, arXiv:2110.05954. The row MLP is ours; theirs is :class:`UNetSwitcher`. Steps that do not depend on the
+    number of inputs: Yang and Hu 2021, arXiv:2011.14522.
     """
 
     levels = ("neuron",)
 
-    def __init__(self, sites, hidden=32, reads="incoming", gate="clamp", bias=0.5, spread=1.0, saturation=None, own=0.0):
+    def __init__(self, sites, hidden=32, reads="incoming", gate="clamp", bias=0.5, spread=1.0, saturation=None, own=0.0,
+                 reach=None):
         super().__init__(sites, gate, saturation)
         check_scorer(hidden, spread)
         if reads not in ("incoming", "outgoing", "both"):
             raise unknown_name("reads", reads, ("incoming", "outgoing", "both"), "set of weights")
         if not own >= 0:
             raise ValueError(f"own={own!r} must be a number of at least 0.")
-        self.reads, self.own = reads, own
+        if reach is not None and (not isinstance(reach, int) or reach < 1):
+            raise ValueError(f"reach={reach!r} must be None or an integer of at least 1.")
+        self.reads, self.own, self.reach = reads, own, reach
         self.free = nn.ParameterDict({site.key: nn.Parameter(torch.zeros(site.size)) for site in self.sites if own})
         self.scorers = nn.ModuleDict({site.key: scorer(_width(site, reads), hidden, bias, spread) for site in self.sites})
+        for first, *_ in self.scorers.values():
+            first.weight.data /= self._scale(first)
+
+    def _scale(self, first):
+        """What the first layer's sum is multiplied by, and its first weights are divided by."""
+        return 1.0 if self.reach is None else min(1.0, self.reach / first.in_features)
 
     def scores(self, params):
         """Return {site.key: scores (n,)}."""
         scores = {}
         for site in self.sites:
             first, activation, last = self.scorers[site.key]      # the MLP, on the site's weight_blocks()
-            scores[site.key] = last(activation(read_linear(first, site, params, self.reads))).squeeze(-1)
+            scores[site.key] = last(activation(read_linear(first, site, params, self.reads, self._scale(first)))).squeeze(-1)
         return {key: score + self.own * self.free[key] if self.own else score for key, score in scores.items()}
 
 
