@@ -409,7 +409,7 @@ def work(rank, folder):
     if sys.platform == "linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")    # needs no network, whatever the machine is called
     distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=PROCESSES,
-                                   timeout=timedelta(seconds=60))    # a file: no port to be free or taken
+                                   timeout=timedelta(seconds=200))    # a file: no port to be free or taken
     found = {}
     for name, text in (("before", PROCESSES_BEFORE), ("after", PROCESSES_AFTER)):
         model, loader = problem(seed=rank, dtype=torch.float64, steps=12)    # process 0's weights are what all begin with
@@ -447,7 +447,7 @@ def at_start(seed):
     return networks.mlp(WIDTHS, seed=seed), torch.zeros(2, 6)
 
 
-def in_processes(target, folder, limit=240):
+def in_processes(target, folder, limit=300):
     """Run ``target(rank, folder)`` in processes of their own; none is left, whatever happens."""
     running = torch.multiprocessing.spawn(target, (str(folder),), nprocs=PROCESSES, join=False)
     end = time.monotonic() + limit
