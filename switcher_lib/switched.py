@@ -12,6 +12,7 @@ from switcher_lib.wiring import SelectLinear
 
 DEFAULT_SWITCHER = {"neuron": "row", "connection": "entry"}
 PRICES = ("parameters", "macs")
+TURNS = ("task", "switcher", "joint")
 
 
 class Switched(nn.Module):
@@ -157,9 +158,51 @@ class Switched(nn.Module):
             params = site.scale(params, factors[site.key])
         return params
 
-    def forward(self, x):
-        """Return the scaled network's outputs for a batch of inputs; see ``refresh``, ``flow`` and ``noise``."""
-        return self._run(x, self._running_factors())
+    def forward(self, x, y=None, loss_fn=None, *, turn=None, cost=0.0):
+        """Return the scaled network's outputs for a batch of inputs, or the loss of the one whose turn it is.
+
+        A wrapper such as ``DistributedDataParallel`` averages the gradients of what has run through its own ``forward``,
+        and of nothing else: it is asked for the losses here. Each of them reaches only one of the two networks, so
+        ``DistributedDataParallel(net, find_unused_parameters=True)`` is needed. The step functions
+        (:func:`~switcher_lib.task_step` and its kin) take the wrapped network as they take ``net``. A task step may also go
+        on being ``loss_fn(wrapped(x), y)``, which lacks nothing but the switcher's ``penalty``, where it has one.
+
+        What draws at random while training (``noise``, dropout, hard concrete) may draw differently in each process: the
+        gradients are averaged, so that parameters, and with them the structure in eval mode, are the same in all of them.
+        BatchNorm's running statistics are one process's own, as ever: compact and save in one of them.
+
+        Parameters
+        ----------
+        x : Tensor
+            A batch of inputs; see ``refresh``, ``flow`` and ``noise``.
+        y : Tensor, optional
+            Its targets, where a loss is asked for.
+        loss_fn : callable, optional
+            From outputs and targets to a scalar, where a loss is asked for.
+        turn : {"task", "switcher", "joint"}, optional
+            Whose loss: :meth:`task_loss`, :meth:`switcher_loss` or :meth:`joint_loss`. None asks for the outputs.
+        cost : float, default 0.0
+            Weight λ of the cost term in the switcher's and in the joint loss; the task network's has none.
+
+        Returns
+        -------
+        Tensor
+            The outputs, or a scalar.
+
+        Raises
+        ------
+        ValueError
+            If ``turn`` is unknown or does not go with the other arguments.
+        """
+        if turn is None:
+            if y is not None or loss_fn is not None or cost:
+                raise ValueError(f"turn=None asks for outputs, which need x alone; name whose loss it is: {', '.join(TURNS)}.")
+            return self._run(x, self._running_factors())
+        if turn not in TURNS:
+            raise unknown_name("turn", turn, TURNS, "turn")
+        if turn == "task":
+            return self.task_loss(x, y, loss_fn)
+        return (self.switcher_loss if turn == "switcher" else self.joint_loss)(x, y, loss_fn, cost)
 
     def _run(self, x, factors, params=None, buffers=None):
         """Run the scaled network, with the factors of Linear layers multiplied into activations.
@@ -240,7 +283,7 @@ class Switched(nn.Module):
         loss_fn : callable
             From outputs and targets to a scalar.
         """
-        return loss_fn(self(x), y) + self.switcher.penalty(self.params())
+        return loss_fn(self._run(x, self._running_factors()), y) + self.switcher.penalty(self.params())
 
     def switcher_loss(self, x, y, loss_fn, cost=0.0):
         """Return the loss that the switcher descends: the task's own, plus ``cost`` times :meth:`cost`.

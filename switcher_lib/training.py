@@ -38,7 +38,7 @@ def task_step(net, x, y, optimizer, loss_fn=F.cross_entropy):
     Parameters
     ----------
     net : Switched
-        The network, in training mode.
+        The network, in training mode, or a wrapper of it: ``DistributedDataParallel(net, find_unused_parameters=True)``.
     x, y : Tensor
         A batch of inputs and its targets.
     optimizer : torch.optim.Optimizer
@@ -51,7 +51,7 @@ def task_step(net, x, y, optimizer, loss_fn=F.cross_entropy):
     Tensor of shape ()
         The loss before the step, detached.
     """
-    return _descend(net.task_loss(x, y, loss_fn), optimizer)
+    return _descend(net(x, y, loss_fn, turn="task"), optimizer)
 
 
 def switcher_step(net, x, y, optimizer, loss_fn=F.cross_entropy, cost=0.0):
@@ -60,7 +60,7 @@ def switcher_step(net, x, y, optimizer, loss_fn=F.cross_entropy, cost=0.0):
     Parameters
     ----------
     net : Switched
-        The network, in training mode.
+        The network, in training mode, or a wrapper of it: ``DistributedDataParallel(net, find_unused_parameters=True)``.
     x, y : Tensor
         A batch of inputs and its targets.
     optimizer : torch.optim.Optimizer
@@ -75,7 +75,7 @@ def switcher_step(net, x, y, optimizer, loss_fn=F.cross_entropy, cost=0.0):
     Tensor of shape ()
         The loss before the step, cost term included, detached.
     """
-    return _descend(net.switcher_loss(x, y, loss_fn, cost), optimizer)
+    return _descend(net(x, y, loss_fn, turn="switcher", cost=cost), optimizer)
 
 
 def joint_step(net, x, y, task_optimizer, switcher_optimizer, loss_fn=F.cross_entropy, cost=0.0):
@@ -84,7 +84,7 @@ def joint_step(net, x, y, task_optimizer, switcher_optimizer, loss_fn=F.cross_en
     Parameters
     ----------
     net : Switched
-        The network, in training mode.
+        The network, in training mode, or a wrapper of it: ``DistributedDataParallel(net, find_unused_parameters=True)``.
     x, y : Tensor
         A batch of inputs and its targets.
     task_optimizer, switcher_optimizer : torch.optim.Optimizer
@@ -99,7 +99,7 @@ def joint_step(net, x, y, task_optimizer, switcher_optimizer, loss_fn=F.cross_en
     Tensor of shape ()
         The loss before the step, cost term included, detached.
     """
-    return _descend(net.joint_loss(x, y, loss_fn, cost), task_optimizer, switcher_optimizer)
+    return _descend(net(x, y, loss_fn, turn="joint", cost=cost), task_optimizer, switcher_optimizer)
 
 
 def _descend(loss, *optimizers):
@@ -295,6 +295,8 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     ------
     ValueError
         If an argument is out of its range, or the checkpoint belongs to another model or another run.
+    TypeError
+        If ``net`` is a wrapper around a switched network, or what should be a function is none.
     TrainingStopped
         If the loss is no longer finite, or all neurons of a site are switched off; the message says what to change.
 
@@ -319,6 +321,9 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     rate = SCHEDULES.get(schedule, schedule) if isinstance(schedule, str) else schedule
     weight = cost if callable(cost) else lambda t: cost
     switched = isinstance(net, Switched)
+    if not switched and any(isinstance(module, Switched) for module in net.modules()):
+        raise TypeError(f"net is a {type(net).__name__} around a switched network, whose two networks it would train as one. "
+                        "Give the switched network itself; for several processes use task_step and switcher_step in your own loop.")
     if switched and freeze and net.switcher.end > 1 - freeze:
         raise ValueError(f"freeze={freeze} fixes the structure at progress {1 - freeze:g}, before the switcher has made its last cut "
                          f"(end={net.switcher.end}). Lower one of them.")

@@ -382,6 +382,41 @@ def test_two_layers_with_one_weight_both_count():
     assert sl.Switched(net, torch.randn(2, 6)).structure().macs[0] == dense
 
 
+# -------- what a wrapper sees
+
+def through(net, x, y):
+    """The losses of each turn, through forward and by their own names."""
+    by_name = {"task": net.task_loss, "switcher": partial(net.switcher_loss, cost=0.5),
+               "joint": partial(net.joint_loss, cost=0.5)}
+    for turn, loss in by_name.items():
+        yield turn, net(x, y, F.cross_entropy, turn=turn, cost=0.5), loss(x, y, F.cross_entropy)
+
+
+def test_forward_gives_the_loss_of_each_turn(net):
+    x, y = torch.randn(8, 6), torch.arange(8) % 3
+    losses = {}
+    for turn, asked, loss in through(net.train(), x, y):
+        assert torch.equal(asked, loss)
+        with_gradient = [name for name, p in net.named_parameters()
+                         if torch.autograd.grad(asked, p, retain_graph=True, allow_unused=True)[0] is not None]
+        assert {name.split(".")[0] for name in with_gradient} == {"task": {"model"}, "switcher": {"switcher"},
+                                                                  "joint": {"model", "switcher"}}[turn]
+        losses[turn] = float(asked.detach())
+    assert losses["task"] < losses["switcher"] == losses["joint"]    # the cost term is not the task network's
+
+
+@pytest.mark.parametrize("given, words", [
+    (dict(turn="taks"), "turn='taks' is not a turn; did you mean 'task'? Known: joint, switcher, task."),
+    (dict(), "turn=None asks for outputs, which need x alone; name whose loss it is: task, switcher, joint."),
+])
+def test_a_loss_needs_to_know_whose_turn_it_is(net, given, words):
+    with pytest.raises(ValueError) as caught:
+        net(torch.randn(4, 6), torch.tensor([0, 1, 2, 0]), F.cross_entropy, **given)
+    assert str(caught.value) == words
+    with pytest.raises(ValueError, match="turn=None asks for outputs"):
+        net(torch.randn(4, 6), cost=0.5)
+
+
 # -------- state
 
 def test_a_switched_network_travels_through_its_state_dict():

@@ -434,6 +434,14 @@ def test_what_should_have_been_a_function_is_named(options, words):
     assert words in str(caught.value)
 
 
+def test_a_wrapper_around_a_switched_network_is_not_taken_for_a_plain_one():
+    net = switched()
+    before = networks.state(net)
+    with pytest.raises(TypeError, match="net is a DataParallel around a switched network, whose two networks it would train as one"):
+        fit(nn.DataParallel(net), networks.split())
+    assert networks.same(before, networks.state(net))
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_says_what_to_change():
     for net in (switched(), networks.mlp()):
         with pytest.raises(TrainingStopped) as caught:
