@@ -322,6 +322,8 @@ def compact(net, example, *, optimizer=None, tolerance=1e-12):
 
     Raises
     ------
+    TypeError
+        If ``net`` is a wrapper around a switched network, such as ``DistributedDataParallel``.
     SwitchError
         If the model cannot be traced.
     CertificateError
@@ -333,6 +335,8 @@ def compact(net, example, *, optimizer=None, tolerance=1e-12):
     SwitchWarning
         If a layer has no neuron left; one is kept.
     """
+    if not isinstance(net, Switched) and any(isinstance(module, Switched) for module in net.modules()):
+        raise TypeError(f"net is a {type(net).__name__} around a switched network; give the switched network itself.")
     folded = (fold(net) if isinstance(net, Switched) else copy.deepcopy(net)).eval()
     exact = copy.deepcopy(folded).double()
     _rehearse(exact, example)

@@ -109,6 +109,12 @@ def test_nothing_off_changes_nothing():
     assert small.parameters[0] == small.parameters[1] and small.certificate.relative_error == 0
 
 
+def test_a_wrapper_around_a_switched_network_is_refused():
+    net = sl.Switched(networks.mlp(), torch.randn(2, 6))
+    with pytest.raises(TypeError, match="net is a DataParallel around a switched network; give the switched network itself"):
+        sl.compact(nn.DataParallel(net), torch.randn(8, 6))
+
+
 # -------- planted faults: each must make the certificate fail
 
 def unrehearsed(monkeypatch):

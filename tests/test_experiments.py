@@ -23,7 +23,7 @@ from switcher_lib.experiments.__main__ import main, seeds_of
 from switcher_lib.experiments.catalogue import comparison, lenet5
 from switcher_lib.experiments.protocol import check
 from switcher_lib.experiments.results import key, pack, rebuild, unpack
-from switcher_lib.experiments.specs import read_experiment
+from switcher_lib.experiments.specs import ramp, read_experiment
 from switcher_lib.experiments.tables import mean_std, table, text
 from switcher_lib.metrics import count_parameters
 from switcher_lib.switched import Switched
@@ -464,6 +464,9 @@ BAD_SPECS = {
     "a schedule": (spoilt(fit={"epochs": 1, "schedule": "cosin"}), "did you mean 'cosine'"),
     "a cost": (spoilt(fit={"epochs": 1, "cost": 3.0}), "cost=3.0 must be an object with start, end and until"),
     "a cost's ramp": (spoilt(fit={"epochs": 1, "cost": {"start": 0, "end": 1, "until": 0}}), r"until=0 must be in \(0, 1\]"),
+    "a cost's shape": (spoilt(fit={"epochs": 1, "cost": {"start": 1, "end": 2, "until": 1, "shape": "linaer"}}), "did you mean 'linear'"),
+    "an exponential from 0": (spoilt(fit={"epochs": 1, "cost": {"start": 0, "end": 2, "until": 1, "shape": "exponential"}}),
+                              "start=0 must be above 0 for an exponential"),
     "an optimizer": (spoilt(task_sgd={"lrr": 1}), "task_sgd='lrr'.*did you mean 'lr'"),
     "a learning rate": (spoilt(task_sgd={"lr": -1.0}), "task_sgd: Invalid learning rate"),
     "Adam": (spoilt(switcher_adam={"beta": 1}), "switcher_adam='beta'.*did you mean 'betas'"),
@@ -893,3 +896,9 @@ def test_the_command_lists_runs_and_tells_the_table(swept, tmp_path, capsys):
     assert "cut at 20,000" in (told := capsys.readouterr().out)
     main(["run", str(spec), "--folder", str(swept)])    # nothing is left to do
     assert capsys.readouterr().out.splitlines()[0] == told.splitlines()[0]
+
+
+def test_a_ramp_goes_where_it_says():
+    line, curve = ramp(2.0, 10.0, 0.5), ramp(1.0, 100.0, 0.5, "exponential")
+    assert [line(t) for t in (0, 0.25, 0.5, 1)] == [2, 6, 10, 10]
+    assert [curve(t) for t in (0, 0.25, 0.5, 1)] == pytest.approx([1, 10, 100, 100])

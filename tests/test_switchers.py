@@ -98,6 +98,24 @@ def test_row_switcher_reads_what_it_is_told(reads, mixed):
     assert moved == (reads != "incoming")
 
 
+def test_with_a_reach_a_step_moves_scores_alike_however_many_weights_a_neuron_has():
+    def moved(width, reach):
+        torch.manual_seed(0)
+        (site,), _ = sl.find_sites(networks.mlp((width, 8, 3)), torch.randn(2, width))
+        params = dict(networks.mlp((width, 8, 3)).named_parameters())
+        switcher = sl.RowSwitcher([site], reach=reach)
+        before = switcher.scores(params)[site.key].detach()
+        optimizer = torch.optim.Adam(switcher.parameters(), lr=1e-4)
+        switcher.scores(params)[site.key].sum().backward()
+        optimizer.step()
+        return before, (switcher.scores(params)[site.key] - before).abs().mean().item()
+
+    plain, steady = moved(4000, None), moved(4000, 100)
+    assert torch.allclose(plain[0], steady[0], atol=1e-5)    # where scores start is left alone
+    assert plain[1] > 10 * steady[1] and steady[1] < 3 * moved(100, None)[1]
+    assert torch.equal(moved(50, None)[0], moved(50, 100)[0])    # narrow layers do not notice
+
+
 def test_row_switcher_with_scores_of_its_own_adds_them(mixed):
     sites, params = mixed
     torch.manual_seed(0)
@@ -213,6 +231,7 @@ def test_random_takes_a_number_for_each_site(mixed):
     (lambda s: switchers.make(lambda sites: nn.Linear(2, 2), s), TypeError, "made a Linear; it must make a Switcher"),
     (lambda s: sl.RowSwitcher(s, hidden=0), ValueError, "hidden=0 must be an integer of at least 1"),
     (lambda s: sl.RowSwitcher(s, hidden=2.5), ValueError, "hidden=2.5"),
+    (lambda s: sl.RowSwitcher(s, reach=0), ValueError, "reach=0 must be None or an integer of at least 1"),
     (lambda s: sl.RowSwitcher(s, reads="incomming"), ValueError, "reads='incomming' is not a set of weights; did you mean "
                                                                  "'incoming'?"),
     (lambda s: sl.StatsSwitcher(s, hidden=-1), ValueError, "hidden=-1"),

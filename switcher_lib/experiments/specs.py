@@ -19,6 +19,7 @@ from switcher_lib.training import _check, fit
 from switcher_lib.transfer import learn_across
 
 KINDS = ("plain", "switched", "transfer")
+SHAPES = ("linear", "exponential")    # of a cost's ramp
 FIELDS = {
     "kind": "plain, switched or transfer", "model": "options of the model", "fit": "arguments of fit()", "task_sgd": "arguments of SGD",
     "noise": "of a plain network's activations", "pretrain": "a plain fit() before the search", "switcher": "its name",
@@ -295,8 +296,8 @@ def _check_fit(where, part, settings):
     defaults = {name: p.default for name, p in inspect.signature(fit).parameters.items()}
     try:
         if "cost" in settings:
-            if not isinstance(settings["cost"], dict) or set(settings["cost"]) != {"start", "end", "until"}:
-                raise ValueError(f"cost={settings['cost']!r} must be an object with start, end and until")
+            if not isinstance(settings["cost"], dict) or set(settings["cost"]) - {"shape"} != {"start", "end", "until"}:
+                raise ValueError(f"cost={settings['cost']!r} must be an object with start, end and until, and maybe shape")
             ramp(**settings["cost"])
         if settings.get("schedule", "cosine") not in ("cosine", "constant"):
             raise unknown_name("schedule", settings["schedule"], ("cosine", "constant"), "schedule")
@@ -387,15 +388,18 @@ def read_experiment(path):
         raise ValueError(f"{path}: {error}") from error
 
 
-def ramp(start, end, until):
-    """Return a weight λ that grows linearly from ``start`` to ``end`` at progress ``until`` and then stays.
+def ramp(start, end, until, shape="linear"):
+    """Return a weight λ that goes from ``start`` to ``end`` at progress ``until`` and then stays.
 
     Parameters
     ----------
     start, end : float
-        First and last value, at least 0.
+        First and last value, at least 0; above 0 for an exponential.
     until : float
         Progress in (0, 1] at which the end is reached.
+    shape : {"linear", "exponential"}, default "linear"
+        How it gets there. What a neuron costs differs between layers by orders of magnitude: an exponential λ comes past
+        all of them, where a line that is steep enough for the cheap ones runs over the dear ones.
 
     Returns
     -------
@@ -407,8 +411,13 @@ def ramp(start, end, until):
     ValueError
         If an argument is out of its range.
     """
-    for name, value, good, allowed in (("start", start, start >= 0, "at least 0"), ("end", end, end >= 0, "at least 0"),
+    if shape not in SHAPES:
+        raise unknown_name("shape", shape, SHAPES, "shape")
+    least = "above 0 for an exponential" if shape == "exponential" else "at least 0"
+    for name, value, good, allowed in (("start", start, start >= 0, least), ("end", end, end >= 0, least),
                                        ("until", until, 0 < until <= 1, "in (0, 1]")):
-        if not good:
+        if not good or (shape == "exponential" and value == 0):
             raise ValueError(f"{name}={value!r} must be {allowed}.")
+    if shape == "exponential":
+        return lambda t: start * (end / start) ** min(1.0, t / until)
     return lambda t: start + (end - start) * min(1.0, t / until)
