@@ -10,25 +10,25 @@ from switcher_lib.experiments.catalogue.recipes import (
 )
 
 SLOW = {**SGD, "lr": 0.02}
-SEARCH_EPOCHS = 3
 
 # -- channels of both convolutions, flattened features one by one, and neurons
 
-TOTAL, TUNED_AT = 8, 8_000
+TOTAL, SEARCH_EPOCHS, CUT_EPOCHS, TUNED_AT = 8, 5, 3, 8_000
 SIZES = (40_000, 15_000, 8_000, 4_500, 2_792)    # the last: 5-10-76-16, the smallest in the L0 paper's Table 1
 NEURON = Course(TOTAL, SEARCH_EPOCHS, SLOW, {"switch_flattened": True},
-                {"until_epoch": TOTAL, "batch_size": BATCH, "task_sgd": SLOW}, TUNED_AT, check_every=10, precision="bfloat16")
+                {"until_epoch": TOTAL, "batch_size": BATCH, "task_sgd": SLOW}, TUNED_AT, check_every=10, precision="bfloat16",
+                warmup=1)    # without it all channels of conv2 can go off within 60 steps: before they are any good
 
 
 def _magnitude_neurons(scope, gradual):
-    return magnitude(NEURON, SEARCH_EPOCHS, scope=scope, start=0.3, end=1.0) if gradual else magnitude(NEURON, 2, scope=scope)
+    return magnitude(NEURON, CUT_EPOCHS, scope=scope, start=0.3, end=1.0) if gradual else magnitude(NEURON, 2, scope=scope)
 
 
 NEURON_TRIALS = {
-    "switcher": [row(NEURON, c, lr) for c, lr in ((10.0, 1e-3), (10.0, 2e-3), (15.0, 1e-3), (20.0, 1e-3))],
-    "free gates": [free(NEURON, c, lr) for c, lr in ((10.0, 2e-2), (3.0, 2e-2), (5.0, 2e-2), (10.0, 1e-2))],
-    "L0": [l0(NEURON, c, lr) for c, lr in ((30.0, 1e-2), (30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2))],
-    "slimming": [slimming(NEURON, strength, scope=scope, epochs=SEARCH_EPOCHS)
+    "switcher": [row(NEURON, c, lr, reach=512) for c, lr in ((30.0, 1e-3), (60.0, 1e-3), (30.0, 2e-3), (100.0, 1e-3))],
+    "free gates": [free(NEURON, c, lr) for c, lr in ((10.0, 1e-2), (30.0, 1e-2), (10.0, 2e-2), (30.0, 3e-3))],
+    "L0": [l0(NEURON, c, lr) for c, lr in ((10.0, 3e-2), (30.0, 1e-2), (30.0, 3e-2), (100.0, 1e-2))],
+    "slimming": [slimming(NEURON, strength, scope=scope, epochs=CUT_EPOCHS)
                  for strength, scope in ((3e-4, "layer"), (1e-3, "layer"), (3e-4, "global"), (1e-3, "global"))],
     "magnitude": [_magnitude_neurons(s, g) for s in ("global", "layer") for g in (False, True)],
 }
@@ -42,9 +42,9 @@ NEURONS = comparison(
 
 # -- the weights of all layers one by one, convolutions too
 
-CONNECTION_TOTAL = 6
+CONNECTION_TOTAL, CONNECTION_SEARCH = 6, 3
 CONNECTION_SIZES = (43_000, 21_600, 10_800, 5_400, 4_000)    # with at most 580 biases: 10 to 126 times fewer weights
-CONNECTION = Course(CONNECTION_TOTAL, SEARCH_EPOCHS, SLOW, {"level": "connection", "convolutions": True},
+CONNECTION = Course(CONNECTION_TOTAL, CONNECTION_SEARCH, SLOW, {"level": "connection", "convolutions": True},
                     {"until_epoch": CONNECTION_TOTAL, "batch_size": BATCH, "task_sgd": SLOW, "precision": "bfloat16"},
                     check_every=10, precision="bfloat16")
 

@@ -31,6 +31,8 @@ class Course:
         Steps between two looks at the size in a search against a cost; None leaves :func:`~switcher_lib.fit` its default.
     precision : str or None
         Of the search, as in :func:`~switcher_lib.fit`; that of all other training is what ``finetune`` says.
+    warmup : int
+        Epochs of the task network alone before a search against a cost, part of ``search``.
     """
 
     epochs: int
@@ -41,6 +43,7 @@ class Course:
     tuned_at: int | None = None
     check_every: int | None = None
     precision: str | None = None
+    warmup: int = 0
 
     def _fit(self, epochs, every, **more):
         return {"epochs": epochs, "batch_size": BATCH, "every": every, **more,
@@ -74,7 +77,7 @@ class Course:
         return {"kind": "switched", "switcher": switcher, "options": options or {}, "switched": {**self.switched, **switched},
                 "task_sgd": self.sgd, "finetune": self.finetune, "switcher_adam": {"lr": lr, "fused": True},
                 "fit": self._fit(self.search, every, stop_at=size, cost={"start": 0.0, "end": cost, "until": 0.8},
-                                 **({"check_every": check} if check else {}))}
+                                 **({"check_every": check} if check else {}), **({"warmup": self.warmup} if self.warmup else {}))}
 
     def by_cut(self, switcher, size, *, epochs, options, every=8):
         """Specify a search that scores, and cuts what is over a budget.
@@ -110,7 +113,7 @@ class Course:
 
 # -- the methods: each takes a course and its settings, and returns a function from the size to a specification
 
-def row(course, cost, lr):
+def row(course, cost, lr, **options):
     """Return the row switcher's.
 
     Parameters
@@ -119,10 +122,12 @@ def row(course, cost, lr):
         What it shares with the others.
     cost, lr
         As for :meth:`Course.by_cost`.
+    **options
+        Of the switcher.
     """
     # a shared scorer moves a whole layer's scores at once: without frequent checks a search runs past its size
-    return lambda size: course.by_cost("row", size, options={"reads": "both", "saturation": 0.3}, cost=cost, lr=lr, every=4,
-                                       refresh=4, check_every=10)
+    return lambda size: course.by_cost("row", size, options={"reads": "both", "saturation": 0.3, **options}, cost=cost, lr=lr,
+                                       every=4, refresh=4, check_every=10)
 
 
 def entry(course, cost, lr, every):
