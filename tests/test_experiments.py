@@ -465,6 +465,7 @@ BAD_SPECS = {
     "a cost": (spoilt(fit={"epochs": 1, "cost": 3.0}), "cost=3.0 must be an object with start, end and until"),
     "a cost's ramp": (spoilt(fit={"epochs": 1, "cost": {"start": 0, "end": 1, "until": 0}}), r"until=0 must be in \(0, 1\]"),
     "a cost's shape": (spoilt(fit={"epochs": 1, "cost": {"start": 1, "end": 2, "until": 1, "shape": "linaer"}}), "did you mean 'linear'"),
+    "a cost's begin": (spoilt(fit={"epochs": 1, "cost": {"start": 0, "end": 2, "until": 0.5, "begin": 0.5}}), r"begin=0.5 must be in \[0, 0.5\)"),
     "an exponential from 0": (spoilt(fit={"epochs": 1, "cost": {"start": 0, "end": 2, "until": 1, "shape": "exponential"}}),
                               "start=0 must be above 0 for an exponential"),
     "an optimizer": (spoilt(task_sgd={"lrr": 1}), "task_sgd='lrr'.*did you mean 'lr'"),
@@ -899,6 +900,8 @@ def test_the_command_lists_runs_and_tells_the_table(swept, tmp_path, capsys):
 
 
 def test_a_ramp_goes_where_it_says():
-    line, curve = ramp(2.0, 10.0, 0.5), ramp(1.0, 100.0, 0.5, "exponential")
+    line, curve = ramp(2.0, 10.0, 0.5), ramp(1.0, 100.0, 0.5, shape="exponential")
+    late = ramp(2.0, 10.0, 0.6, begin=0.2)
+    assert [late(t) for t in (0, 0.2, 0.4, 0.6, 1)] == pytest.approx([2, 2, 6, 10, 10])
     assert [line(t) for t in (0, 0.25, 0.5, 1)] == [2, 6, 10, 10]
     assert [curve(t) for t in (0, 0.25, 0.5, 1)] == pytest.approx([1, 10, 100, 100])

@@ -296,8 +296,8 @@ def _check_fit(where, part, settings):
     defaults = {name: p.default for name, p in inspect.signature(fit).parameters.items()}
     try:
         if "cost" in settings:
-            if not isinstance(settings["cost"], dict) or set(settings["cost"]) - {"shape"} != {"start", "end", "until"}:
-                raise ValueError(f"cost={settings['cost']!r} must be an object with start, end and until, and maybe shape")
+            if not isinstance(settings["cost"], dict) or set(settings["cost"]) - {"begin", "shape"} != {"start", "end", "until"}:
+                raise ValueError(f"cost={settings['cost']!r} must be an object with start, end and until, and maybe begin or shape")
             ramp(**settings["cost"])
         if settings.get("schedule", "cosine") not in ("cosine", "constant"):
             raise unknown_name("schedule", settings["schedule"], ("cosine", "constant"), "schedule")
@@ -388,8 +388,8 @@ def read_experiment(path):
         raise ValueError(f"{path}: {error}") from error
 
 
-def ramp(start, end, until, shape="linear"):
-    """Return a weight λ that goes from ``start`` to ``end`` at progress ``until`` and then stays.
+def ramp(start, end, until, begin=0.0, shape="linear"):
+    """Return a weight λ that goes from ``start`` at progress ``begin`` to ``end`` at progress ``until`` and then stays.
 
     Parameters
     ----------
@@ -397,6 +397,8 @@ def ramp(start, end, until, shape="linear"):
         First and last value, at least 0; above 0 for an exponential.
     until : float
         Progress in (0, 1] at which the end is reached.
+    begin : float, default 0.0
+        Progress in [0, until) until which it stays at its start: after a warm-up a weight that has grown already would be a blow.
     shape : {"linear", "exponential"}, default "linear"
         How it gets there. What a neuron costs differs between layers by orders of magnitude: an exponential λ comes past
         all of them, where a line that is steep enough for the cheap ones runs over the dear ones.
@@ -415,9 +417,13 @@ def ramp(start, end, until, shape="linear"):
         raise unknown_name("shape", shape, SHAPES, "shape")
     least = "above 0 for an exponential" if shape == "exponential" else "at least 0"
     for name, value, good, allowed in (("start", start, start >= 0, least), ("end", end, end >= 0, least),
-                                       ("until", until, 0 < until <= 1, "in (0, 1]")):
-        if not good or (shape == "exponential" and value == 0):
+                                       ("until", until, 0 < until <= 1, "in (0, 1]"),
+                                       ("begin", begin, 0 <= begin < until, f"in [0, {until})")):
+        if not good or (shape == "exponential" and name in ("start", "end") and value == 0):
             raise ValueError(f"{name}={value!r} must be {allowed}.")
-    if shape == "exponential":
-        return lambda t: start * (end / start) ** min(1.0, t / until)
-    return lambda t: start + (end - start) * min(1.0, t / until)
+
+    def weight(t):
+        part = min(1.0, max(0.0, (t - begin) / (until - begin)))
+        return start * (end / start) ** part if shape == "exponential" else start + (end - start) * part
+
+    return weight

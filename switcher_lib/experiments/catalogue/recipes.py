@@ -74,10 +74,11 @@ class Course:
         if self.tuned_at is not None and size < self.tuned_at:
             cost = round(cost * (self.tuned_at / size) ** 1.5, 3)
         check = check_every or self.check_every
+        alone, late = ({"warmup": self.warmup}, {"begin": self.warmup / self.search}) if self.warmup else ({}, {})
         return {"kind": "switched", "switcher": switcher, "options": options or {}, "switched": {**self.switched, **switched},
                 "task_sgd": self.sgd, "finetune": self.finetune, "switcher_adam": {"lr": lr, "fused": True},
-                "fit": self._fit(self.search, every, stop_at=size, cost={"start": 0.0, "end": cost, "until": 0.8},
-                                 **({"check_every": check} if check else {}), **({"warmup": self.warmup} if self.warmup else {}))}
+                "fit": self._fit(self.search, every, stop_at=size, cost={"start": 0.0, "end": cost, "until": 0.8, **late},
+                                 **({"check_every": check} if check else {}), **alone)}
 
     def by_cut(self, switcher, size, *, epochs, options, every=8):
         """Specify a search that scores, and cuts what is over a budget.
