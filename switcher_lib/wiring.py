@@ -426,8 +426,6 @@ class Wiring:
         for group in per_group.tolist():
             for label in group[1:]:
                 self._unite(group[0], label)
-        if (arriving <= 0).any():
-            self._fix(x, f"{path} has groups, and reads what always arrives")
         labels = per_group[:, 0].repeat_interleave(module.weight.shape[0] // module.groups).clamp(min=NOBODY)
         self._put(f"{path}.weight", 0, labels)
         if module.bias is not None:
