@@ -2,9 +2,10 @@
 
 import importlib
 
-from switcher_lib import compaction, data, errors, gates, metrics, models, sites, sparse, switched, switchers, training, transfer, wiring
+from switcher_lib import compaction, data, errors, gates, layers, metrics, models, sites, sparse, switched, switchers, training, transfer, wiring
 from switcher_lib.compaction import Certificate, Compacted, compact, fold, fold_batchnorm, load_compact
 from switcher_lib.errors import CertificateError, DataError, SwitchError, SwitchWarning, TrainingStopped
+from switcher_lib.layers import SelectLinear
 from switcher_lib.sites import Connections, Site, find_connections, find_sites
 from switcher_lib.sparse import SparseLinear, Sparsified, sparsify
 from switcher_lib.switched import Switched
@@ -14,7 +15,6 @@ from switcher_lib.switchers import (
 )
 from switcher_lib.training import History, evaluate, fit, joint_step, seed_everything, switcher_step, task_step
 from switcher_lib.transfer import Judge, TransferSwitcher, learn_across
-from switcher_lib.wiring import SelectLinear
 
 __version__ = "0.1.0"
 
@@ -23,7 +23,7 @@ __all__ = [
     "HardConcreteSwitcher", "History", "Judge", "MagnitudeSwitcher", "RandomSwitcher", "RowSwitcher", "SCLSwitcher", "ShuffledSwitcher",
     "SelectLinear", "Site", "SlimmingSwitcher", "SparseLinear", "Sparsified", "StatsSwitcher", "SwitchError", "SwitchWarning", "Switched",
     "Switcher", "TrainingStopped", "TransferSwitcher", "UNetSwitcher", "compact", "compaction", "data", "errors", "evaluate", "experiments", "explore", "find_connections",
-    "find_sites", "fit", "fold", "fold_batchnorm", "gates", "joint_step", "learn_across", "load_compact", "metrics", "models", "plotting", "seed_everything",
+    "find_sites", "fit", "fold", "fold_batchnorm", "gates", "joint_step", "layers", "learn_across", "load_compact", "metrics", "models", "plotting", "seed_everything",
     "sites", "sparse", "sparsify", "switched", "switcher_step", "switchers", "task_step", "training", "transfer", "wiring",
 ]
 

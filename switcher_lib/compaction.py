@@ -21,10 +21,11 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from switcher_lib.errors import CertificateError, SwitchError, SwitchWarning
+from switcher_lib.layers import SelectLinear, affine
 from switcher_lib.metrics import count_parameters
 from switcher_lib.sites import find_sites
 from switcher_lib.switched import Switched, evaluating
-from switcher_lib.wiring import CONV_MODULES, INPUT, NORM_MODULES, SelectLinear, Tracer, affine, shared_parameters, trace
+from switcher_lib.wiring import CONV_MODULES, INPUT, NORM_MODULES, Tracer, shared_parameters, trace
 
 FORMAT = "switcher_lib compact 1"
 ON = "on"
@@ -71,7 +72,7 @@ class Compacted:
     ----------
     model : nn.Module
         A plain module of the original class, with smaller layers and nothing of this library but, where features
-        were removed singly, a :class:`~switcher_lib.wiring.SelectLinear`.
+        were removed singly, a :class:`~switcher_lib.layers.SelectLinear`.
     certificate : Certificate
         Against the folded network.
     reasons : dict of str to list of str
@@ -338,9 +339,9 @@ def compact(net, example, *, optimizer=None, tolerance=1e-12):
     if not isinstance(net, Switched) and any(isinstance(module, Switched) for module in net.modules()):
         raise TypeError(f"net is a {type(net).__name__} around a switched network; give the switched network itself.")
     folded = (fold(net) if isinstance(net, Switched) else copy.deepcopy(net)).eval()
-    exact = copy.deepcopy(folded).double()
-    _rehearse(exact, example)
-    exact_small, plan, biases = _removed(exact, example)
+    exact = copy.deepcopy(folded).cpu().double()    # not every device has float64
+    _rehearse(exact, example.cpu())
+    exact_small, plan, biases = _removed(exact, example.cpu())
     small = _carry_out(folded, plan, biases)
     certificate = _certify(exact, exact_small, folded, small, example, tolerance)
     if not certificate.holds:
@@ -397,7 +398,7 @@ def _rehearse(exact, example, masks=2, off=0.3):
                 s = 0.5 + torch.rand(site.size, generator=generator, dtype=torch.float64)
                 s[torch.rand(site.size, generator=generator) < off] = 0
                 s[torch.randint(site.size, (1,), generator=generator)] = 1
-                params = site.scale(params, s.to(example.device))
+                params = site.scale(params, s)
             for name in [name for name in params if params[name] is not whole[name]]:
                 _put(trial, name, params[name])
             small, plan, _ = _removed(trial, example)
@@ -432,7 +433,7 @@ class _Plan:
         for read, roots in self.roots.items():
             const = read.const[:1].movedim(-1 if isinstance(self.modules[read.path], nn.Linear) else 1, 0).flatten(1)
             for which, true in ((seen, roots > 0), (varies, const.isnan().any(1)), (not_zero, (const != 0).any(1))):
-                which[roots[true.cpu() & (roots > 0)]] = True
+                which[roots[true & (roots > 0)]] = True
         self.is_constant, self.is_zero = seen & ~varies, seen & ~not_zero
 
     def _decide(self):
@@ -460,7 +461,8 @@ class _Plan:
             unread = candidates & ~off & ~used
             if not unread.any():
                 return
-            self.reason |= dict.fromkeys(unread.nonzero()[:, 0].tolist(), "off: no reader that is on gives it a weight other than 0")
+            why = "off: no reader that is on gives it a weight other than 0"
+            self.reason |= dict.fromkeys(unread.nonzero()[:, 0].tolist(), why)
 
     def _off(self):
         """For each label, whether its neuron goes."""
@@ -474,7 +476,7 @@ class _Plan:
     def _used(self, read, off):
         """Rule (b): which features of a layer's input have a weight other than 0 in an output that is itself on."""
         if read.path not in self._nonzero:
-            weight = self.modules[read.path].weight.detach().cpu()
+            weight = self.modules[read.path].weight.detach()
             self._nonzero[read.path] = (weight != 0).flatten(2).any(2) if weight.ndim > 2 else weight != 0
         return self._nonzero[read.path][self._on(self.wiring.axes[f"{read.path}.weight", 0], off)].any(0)
 
@@ -543,7 +545,7 @@ class _Plan:
             used[0] = True
         if isinstance(module, SelectLinear):
             sources = self._on(read.arriving, off).cumsum(0) - 1    # where each feature will arrive, once its source has shrunk
-            self.index[path] = sources[module.index.cpu()][arriving[used]]
+            self.index[path] = sources[module.index][arriving[used]]
         elif not used.all():
             self.index[path] = torch.nonzero(used)[:, 0]
         self.keep[f"{path}.weight", 1] = arriving[used]
@@ -640,7 +642,7 @@ def _inputs(example, most):
 
 def _certify(exact, exact_small, folded, small, example, tolerance):
     x = _inputs(example, 256)
-    return Certificate(_error(exact, exact_small, x.double()), tolerance, len(x), _error(folded, small, x))
+    return Certificate(_error(exact, exact_small, x.cpu().double()), tolerance, len(x), _error(folded, small, x))
 
 
 def _error(one, other, inputs, y=None):

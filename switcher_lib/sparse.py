@@ -16,7 +16,7 @@ from torch import nn
 
 from switcher_lib.errors import SwitchError, SwitchWarning
 from switcher_lib.metrics import compare_latency
-from switcher_lib.wiring import SelectLinear
+from switcher_lib.layers import SelectLinear
 from switcher_lib.switched import Switched
 
 DTYPES = (torch.float32, torch.float64)    # what PyTorch's CSR product takes on a CPU
@@ -37,7 +37,7 @@ class SparseLinear(nn.Module):
     bias : Tensor of shape (out_features,), optional
         The bias.
     index : Tensor of int64, shape (features,), optional
-        Positions of the features among those that arrive, as in :class:`~switcher_lib.wiring.SelectLinear`.
+        Positions of the features among those that arrive, as in :class:`~switcher_lib.layers.SelectLinear`.
     in_features : int, optional
         How many features arrive; needed with ``index`` only.
 

@@ -7,7 +7,7 @@ from torch.func import functional_call
 from switcher_lib import metrics, switchers
 from switcher_lib.errors import unknown_name
 from switcher_lib.sites import count_on, find_connections, find_sites
-from switcher_lib.wiring import SelectLinear
+from switcher_lib.layers import SelectLinear
 
 
 DEFAULT_SWITCHER = {"neuron": "row", "connection": "entry"}

@@ -10,6 +10,7 @@ Along with the labels run *constants*: float64 values that are NaN wherever the 
 neurons are switched off (constant 0), which are constant otherwise, and what that constant is worth to a reader.
 """
 
+import copy
 import math
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ from torch import fx, nn
 from torch.nn import functional as F
 
 from switcher_lib.errors import SwitchError
+from switcher_lib.layers import SelectLinear, constant_output, lay, nothing_known, nowhere_known, select
 
-__all__ = ["SelectLinear", "constant_output", "trace"]
+__all__ = ["trace"]
 
 NOBODY = 0   # label of entries that belong to no neuron: sums, unknown operations
 INPUT = -1   # label of the network's own input
@@ -86,8 +88,9 @@ def trace(model, example):
                 "its data has no fixed structure to switch; switch a submodule of it instead."
             ) from error
         with torch.no_grad():
-            try:
-                return Wiring(model, graph, example[:2])
+            try:    # on the CPU, wherever the model is: constants are float64, which not every device has
+                elsewhere = any(p.device.type != "cpu" for p in model.parameters())
+                return Wiring(copy.deepcopy(model).cpu() if elsewhere else model, graph, example[:2].cpu())
             except (RuntimeError, ValueError, IndexError, TypeError) as error:
                 if isinstance(error, SwitchError):
                     raise
@@ -129,7 +132,7 @@ class Flow:
 
     def __post_init__(self):    # expanded tensors, which view() refuses although it takes the value
         self.label = self.label.contiguous()
-        self.const = _nowhere_known(self.const.shape) if nowhere_known(self.const) else self.const.contiguous()
+        self.const = nothing_known(self.const.shape) if nowhere_known(self.const) else self.const.contiguous()
 
 
 @dataclass(frozen=True, eq=False)
@@ -329,7 +332,7 @@ class Wiring:
                                       "switched.")
                 return node.args[0]    # an option at its default
             self._given = node.target
-            return Flow(example, torch.full(example.shape, INPUT), _nowhere_known(example.shape))
+            return Flow(example, torch.full(example.shape, INPUT), nothing_known(example.shape))
         if node.op == "output":
             self._fix(args, "its outputs are the network's own")
             self.output = map_flow(args[0], "value")
@@ -417,7 +420,7 @@ class Wiring:
         if module.bias is not None:
             self._put(f"{path}.bias", 0, labels)
         value = module(x.value)
-        return Flow(value, _lay(labels, dim, value.shape), constant_output(module, const), frozenset({Gate(path, path)}))
+        return Flow(value, lay(labels, dim, value.shape), constant_output(module, const), frozenset({Gate(path, path)}))
 
     def _grouped(self, module, x, path):
         """Groups are handed on whole, so what a group reads and what it writes can only go together."""
@@ -432,7 +435,7 @@ class Wiring:
             self._put(f"{path}.bias", 0, labels)
         self.through[path] = labels
         value = module(x.value)
-        return Flow(value, _lay(labels, 1, value.shape), constant_output(module, x.const), self._gated_here(x, path))
+        return Flow(value, lay(labels, 1, value.shape), constant_output(module, x.const), self._gated_here(x, path))
 
     def _norm(self, module, args, kwargs, path):
         x = args[0]
@@ -447,8 +450,8 @@ class Wiring:
             const = _where_known(lambda c: F.batch_norm(c, double["mean"], double["var"], double.get("weight"), double.get("bias"),
                                                         False, 0.0, module.eps), const, const.shape)
             if "weight" in double and (double["weight"] == 0).any():    # γ = 0 leaves β, whatever comes in
-                stuck = _lay(double["weight"] == 0, 1, const.shape)
-                const = torch.where(stuck, _lay(double["bias"], 1, const.shape), const)
+                stuck = lay(double["weight"] == 0, 1, const.shape)
+                const = torch.where(stuck, lay(double["bias"], 1, const.shape), const)
         return Flow(module(x.value), x.label, const, self._gated_here(x, path))
 
     def _gated_here(self, x, path):
@@ -485,7 +488,7 @@ class Wiring:
         labels = self._along(x, 1, path)
         value = function(x.value, *args[1:], **kwargs)
         const = _where_known(lambda c: _double_call(function, c, args[1:], kwargs), x.const, value.shape)
-        return Flow(value, _lay(labels, 1, value.shape), const, x.gates)
+        return Flow(value, lay(labels, 1, value.shape), const, x.gates)
 
     def _mean(self, function, args, kwargs):
         x = args[0]
@@ -628,7 +631,7 @@ class Wiring:
                 return _like(v, [wrap(part) for part in v])
             if not isinstance(v, torch.Tensor):
                 return v
-            return Flow(v, torch.zeros(v.shape, dtype=torch.int64), _nowhere_known(v.shape))
+            return Flow(v, torch.zeros(v.shape, dtype=torch.int64), nothing_known(v.shape))
 
         return wrap(value)
 
@@ -652,7 +655,7 @@ class Wiring:
         """Labels along one axis, or None where they vary across the others."""
         dim = dim % x.label.ndim
         first = x.label[tuple(slice(None) if d == dim else 0 for d in range(x.label.ndim))]
-        return None if bool((x.label != _lay(first, dim, x.label.shape)).any()) else first
+        return None if bool((x.label != lay(first, dim, x.label.shape)).any()) else first
 
     def _found(self, labels):
         return None if labels is None else [self._find(label) if label > 0 else label for label in labels.tolist()]
@@ -702,79 +705,6 @@ class Wiring:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def constant_output(module, const):
-    """Return the constants behind a Linear or Conv layer, given those in front of it.
-
-    An output is constant where every input that it reads with a weight other than 0 is; a channel that is unknown at one
-    place counts as unknown at all.
-
-    Parameters
-    ----------
-    module : nn.Linear or nn.Conv1d, Conv2d, Conv3d
-        The layer.
-    const : Tensor of float64
-        A batch of the layer's inputs (after its selection, if it has one), NaN where they are not constant.
-
-    Returns
-    -------
-    Tensor of float64
-        A batch of the layer's outputs, NaN where they are not constant.
-    """
-    weight = module.weight.detach().double()
-    dim, groups = -1 if isinstance(module, nn.Linear) else 1, getattr(module, "groups", 1)
-    unknown = const.movedim(dim, 0).flatten(1)[:, :1 if nowhere_known(const) else None].isnan().any(1)
-    reads = (weight != 0).flatten(2).any(2) if weight.ndim > 2 else weight != 0    # (out, in / groups)
-    depends = (reads.view(groups, -1, reads.shape[1]) & unknown.view(groups, 1, -1)).any(2).flatten()
-    shape = affine(module, const.to("meta"), weight.to("meta"), None).shape
-    out = const.new_full(shape, math.nan)
-    known = (~depends).nonzero()[:, 0]
-    if len(known):
-        bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach().double()
-        if reads[known].any():
-            rows = known if groups == 1 else torch.arange(len(weight), device=known.device)
-            told = affine(module, torch.where(const.isnan(), 0.0, const), weight[rows], bias[rows])
-            out = out.index_copy(dim, known, told if groups == 1 else told.index_select(dim, known))
-        else:    # nothing but the bias, everywhere
-            out = out.index_copy(dim, known, _lay(bias[known], dim, [*shape[:dim % len(shape)], len(known), *shape[dim % len(shape) + 1:]]))
-    return out
-
-
-def affine(module, x, weight, bias):
-    """Apply a Linear or Conv layer to ``x`` with another weight and bias; ``x`` is already selected."""
-    return F.linear(x, weight, bias) if isinstance(module, nn.Linear) else module._conv_forward(x, weight, bias)
-
-
-class SelectLinear(nn.Linear):
-    """A Linear layer that reads only some of the features that arrive.
-
-    Compaction puts it where features (pixels, or flattened ones) were switched off one by one: what arrives has a
-    fixed length, so the choice has to be made inside. The indices are a buffer: bytes in the file, not parameters.
-
-    Parameters
-    ----------
-    index : Tensor of int64, shape (in_features,)
-        Positions of the features that are read.
-    out_features : int
-        Number of neurons.
-    bias : bool, default True
-        Whether the neurons have a bias.
-    """
-
-    def __init__(self, index, out_features, bias=True):
-        super().__init__(len(index), out_features, bias)
-        self.register_buffer("index", index)
-        self.chosen = nn.Identity()    # does nothing: a place for hooks that want what is read, not all that arrives
-
-    def forward(self, x):
-        """Return the neurons' outputs, shape (..., out_features), for all arriving features (..., anything)."""
-        return F.linear(self.chosen(select(self, x)), self.weight, self.bias)
-
-
-def select(module, x):
-    """Return those features of ``x`` that a layer reads: all of them, but for :class:`SelectLinear`."""
-    return x.index_select(-1, module.index) if isinstance(module, SelectLinear) else x
-
-
 def map_flow(args, name):
     """Return nested arguments with every :class:`Flow` replaced by one of its tensors, and what is named by its value."""
     if isinstance(args, Flow):
@@ -814,38 +744,21 @@ def _flat(what):
     return [what]
 
 
-def _lay(vector, dim, shape):
-    """Lay a vector along one axis of a tensor of the given shape."""
-    view = [1] * len(shape)
-    view[dim] = -1
-    return vector.reshape(view).expand(shape)
-
-
 def _varies(label, dim):
     if not -label.ndim <= dim < label.ndim:    # an axis that broadcasting has put in front
         return False
     return label.shape[dim] > 1 and bool((label != label.select(dim, 0).unsqueeze(dim)).any())
 
 
-def nowhere_known(const):
-    """Return whether no entry is constant."""
-    return bool((const.flatten()[:1] if not any(const.stride()) else const).isnan().all())
-
-
-def _nowhere_known(shape):
-    """Constants of an activation that has none: of any shape, and of no size in memory."""
-    return torch.tensor(math.nan, dtype=torch.float64).expand(shape)
-
-
 def _where_known(function, const, shape):
     """Constants behind a function: most activations have none, and then there is nothing to compute."""
-    return _nowhere_known(shape) if nowhere_known(const) else function(const)
+    return nothing_known(shape) if nowhere_known(const) else function(const)
 
 
 def _times(a, b, shape):
     """The product of constants: 0 wherever one of them is, whatever the other."""
     zero = (a == 0) | (b == 0)
-    return torch.where(zero, 0.0, a * b) if zero.any() or not nowhere_known(a) and not nowhere_known(b) else _nowhere_known(shape)
+    return torch.where(zero, 0.0, a * b) if zero.any() or not nowhere_known(a) and not nowhere_known(b) else nothing_known(shape)
 
 
 def _sizes(function, node):

@@ -17,7 +17,7 @@ from torch.optim import SGD, Adagrad, Adam, RMSprop
 
 import switcher_lib as sl
 from switcher_lib import compaction, models
-from switcher_lib.wiring import SelectLinear
+from switcher_lib.layers import SelectLinear
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from browser import open_page, write_page
 from torch import nn
 
 from switcher_lib.explore import DigitNeurons, Explorer, ScaleNeurons, strip_widget_state
-from switcher_lib.wiring import SelectLinear
+from switcher_lib.layers import SelectLinear
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 CLOSE = {"rtol": 0, "atol": 1e-9}  # the promise is 1e-6; both sides compute in double precision

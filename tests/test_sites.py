@@ -12,7 +12,7 @@ from torch.nn import functional as F
 import switcher_lib as sl
 from switcher_lib import models, wiring
 from switcher_lib.sites import find_sites, trace
-from switcher_lib.wiring import SelectLinear, constant_output
+from switcher_lib.layers import SelectLinear, constant_output
 
 
 @pytest.fixture(autouse=True)

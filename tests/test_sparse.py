@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import switcher_lib as sl
 from switcher_lib import models, sparse
 from switcher_lib.metrics import Latency
-from switcher_lib.wiring import SelectLinear
+from switcher_lib.layers import SelectLinear
 
 
 @pytest.fixture(autouse=True)

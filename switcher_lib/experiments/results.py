@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from switcher_lib import models
-from switcher_lib.wiring import SelectLinear
+from switcher_lib.layers import SelectLinear
 
 FORMAT = 1
 

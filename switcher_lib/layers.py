@@ -1,0 +1,100 @@
+"""What Linear and Conv layers read, and what they make of constants: float64 values that are NaN where the input has a say."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+__all__ = ["SelectLinear", "constant_output"]
+
+
+def constant_output(module, const):
+    """Return the constants behind a Linear or Conv layer, given those in front of it.
+
+    An output is constant where every input that it reads with a weight other than 0 is; a channel that is unknown at one
+    place counts as unknown at all.
+
+    Parameters
+    ----------
+    module : nn.Linear or nn.Conv1d, Conv2d, Conv3d
+        The layer.
+    const : Tensor of float64
+        A batch of the layer's inputs (after its selection, if it has one), NaN where they are not constant.
+
+    Returns
+    -------
+    Tensor of float64
+        A batch of the layer's outputs, NaN where they are not constant.
+    """
+    weight = module.weight.detach().double()
+    dim, groups = -1 if isinstance(module, nn.Linear) else 1, getattr(module, "groups", 1)
+    unknown = const.movedim(dim, 0).flatten(1)[:, :1 if nowhere_known(const) else None].isnan().any(1)
+    reads = (weight != 0).flatten(2).any(2) if weight.ndim > 2 else weight != 0    # (out, in / groups)
+    depends = (reads.view(groups, -1, reads.shape[1]) & unknown.view(groups, 1, -1)).any(2).flatten()
+    shape = affine(module, const.to("meta"), weight.to("meta"), None).shape
+    known = (~depends).nonzero()[:, 0]
+    out = nothing_known(shape)
+    if not len(known):
+        return out
+    bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach().double()
+    if not reads[known].any():    # nothing but the bias, everywhere
+        told = lay(bias[known], dim, out.index_select(dim, known).shape)
+    elif groups == 1:
+        told = affine(module, const.nan_to_num(), weight[known], bias[known])
+    else:
+        told = affine(module, const.nan_to_num(), weight, bias).index_select(dim, known)
+    return out.index_copy(dim, known, told)
+
+
+def affine(module, x, weight, bias):
+    """Apply a Linear or Conv layer to ``x`` with another weight and bias; ``x`` is already selected."""
+    return F.linear(x, weight, bias) if isinstance(module, nn.Linear) else module._conv_forward(x, weight, bias)
+
+
+class SelectLinear(nn.Linear):
+    """A Linear layer that reads only some of the features that arrive.
+
+    Compaction puts it where features (pixels, or flattened ones) were switched off one by one: what arrives has a
+    fixed length, so the choice has to be made inside. The indices are a buffer: bytes in the file, not parameters.
+
+    Parameters
+    ----------
+    index : Tensor of int64, shape (in_features,)
+        Positions of the features that are read.
+    out_features : int
+        Number of neurons.
+    bias : bool, default True
+        Whether the neurons have a bias.
+    """
+
+    def __init__(self, index, out_features, bias=True):
+        super().__init__(len(index), out_features, bias)
+        self.register_buffer("index", index)
+        self.chosen = nn.Identity()    # does nothing: a place for hooks that want what is read, not all that arrives
+
+    def forward(self, x):
+        """Return the neurons' outputs, shape (..., out_features), for all arriving features (..., anything)."""
+        return F.linear(self.chosen(select(self, x)), self.weight, self.bias)
+
+
+def select(module, x):
+    """Return those features of ``x`` that a layer reads: all of them, but for :class:`SelectLinear`."""
+    return x.index_select(-1, module.index) if isinstance(module, SelectLinear) else x
+
+
+def nowhere_known(const):
+    """Return whether no entry is constant."""
+    return bool((const.flatten()[:1] if not any(const.stride()) else const).isnan().all())
+
+
+def nothing_known(shape):
+    """Constants of an activation that has none: of any shape, and of no size in memory."""
+    return torch.tensor(math.nan, dtype=torch.float64).expand(shape)
+
+
+def lay(vector, dim, shape):
+    """Lay a vector along one axis of a tensor of the given shape."""
+    view = [1] * len(shape)
+    view[dim] = -1
+    return vector.reshape(view).expand(shape)
