@@ -32,7 +32,7 @@ NEURON_TRIALS = {
                  for strength, scope in ((3e-4, "layer"), (1e-3, "layer"), (3e-4, "global"), (1e-3, "global"))],
     "magnitude": [_magnitude_neurons(s, g) for s in ("global", "layer") for g in (False, True)],
 }
-NEURON_CHOICE = {"switcher": 1, "free gates": 3, "slimming": 0, "L0": 1, "magnitude": 3}
+NEURON_CHOICE = {"switcher": 2, "free gates": 1, "slimming": 0, "L0": 3, "magnitude": 3}
 NEURONS = comparison(
     "LeNet-5 on MNIST, channels, features and neurons: which method keeps the most accuracy at which size?",
     "lenet_5", NEURON, NEURON_TRIALS, NEURON_CHOICE, SIZES, {
