@@ -875,13 +875,14 @@ def test_committed_results_were_made_by_the_present_specifications_and_keep_the_
 @pytest.mark.parametrize("trials, choice, size, name", [
     (comparison.NEURON_TRIALS, comparison.NEURON_CHOICE, comparison.TUNED_AT, "lenet300-neurons-tuning"),
     (comparison.CONNECTION_TRIALS, comparison.CONNECTION_CHOICE, min(comparison.CONNECTION_SIZES), "lenet300-connections-tuning"),
+    (lenet5.NEURON_TRIALS, lenet5.NEURON_CHOICE, lenet5.TUNED_AT, "lenet5-neurons-tuning"),
 ])
 def test_the_settings_of_a_comparison_are_those_that_won_the_tuning(trials, choice, size, name):
     results = experiments.load(name, ROOT / "results")
     assert len({len(makes) for makes in trials.values()}) == 1, "every method has as many trials"
     for method, makes in trials.items():
         runs = [results.find(f"{method}, trial {i}", size, 100) for i in range(len(makes))]
-        small = [i for i, run in enumerate(runs) if run["parameters"] <= size]
+        small = [i for i, run in enumerate(runs) if "stopped" not in run and run["parameters"] <= size]
         assert choice[method] == max(small, key=lambda i: runs[i]["test_accuracy"]), method
 
 
