@@ -238,16 +238,30 @@ class Attended(nn.Module):
         return self.out(F.relu(self.b(F.relu(self.a(x)) * self.map(x).sigmoid())).mean((2, 3)))
 
 
-class ByName(nn.Module):
-    """The weight of ``a`` is also read by its name, as a decoder's is."""
+class Product(nn.Module):
+    """``a`` and ``b`` are multiplied with each other, and each is read by itself, too."""
 
     def __init__(self):
         super().__init__()
+        self.a, self.b = nn.Linear(6, 5), nn.Linear(6, 5)
+        self.read_a, self.read_b, self.read_both, self.out = nn.Linear(5, 4), nn.Linear(5, 4), nn.Linear(5, 4), nn.Linear(12, 3)
+
+    def forward(self, x):
+        a, b = F.relu(self.a(x)), F.relu(self.b(x))
+        return self.out(torch.cat([self.read_a(a), self.read_b(b), self.read_both(a * b)], 1).relu())
+
+
+class ByName(nn.Module):
+    """The weight of ``a`` is also read by its name, as a decoder's is."""
+
+    def __init__(self, read=lambda weight: weight):
+        super().__init__()
+        self.read = read
         self.a, self.b, self.free, self.out = nn.Linear(6, 5), nn.Linear(5, 6), nn.Linear(5, 4), nn.Linear(4, 3)
 
     def forward(self, x):
         x = self.b(F.relu(self.a(x))).relu()
-        return self.out(F.relu(self.free(F.linear(x, self.a.weight))))
+        return self.out(F.relu(self.free(F.linear(x, self.read(self.a.weight)))))
 
 
 def built(make, seed=0):

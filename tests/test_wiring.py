@@ -32,7 +32,7 @@ SPLIT = partial(networks.Halves, divide=lambda x: x.split(4, dim=1))
 APART = partial(networks.Halves, lambda one, other: torch.cat([other, one], 1), 8)
 MAKES = [networks.Residual, networks.Bottleneck, networks.Inverted, partial(networks.Inverted, norm=False),
          partial(networks.Inverted, times=2), networks.Grouped, networks.Excited, networks.Dense, networks.Twice, networks.Halves,
-         APART, SLICED, SPLIT, networks.Scaled, networks.Attended, networks.ByName, networks.Reused, networks.Shared, networks.Cat]
+         APART, SLICED, SPLIT, networks.Scaled, networks.Attended, networks.Product, networks.ByName, networks.Reused, networks.Shared, networks.Cat]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -163,6 +163,14 @@ def test_where_either_factor_is_0_the_product_is_and_one_place_is_enough():
     assert len([name for name in names(by_key["conv"].incoming) if "weight" in name]) == 1
 
 
+def test_factors_that_others_read_would_scale_their_product_twice_and_are_refused():
+    found, refused, _ = sites_of(networks.Product)
+    assert "a" not in found and "the neurons of a, b are added up or multiplied" in refused["a"]
+    found, refused, _ = sites_of(networks.Product, tied=True)
+    assert "a" not in found and "different layers on one path (a, b), which would scale them twice" in refused["a"]
+    assert sites_of(networks.Product, tied=True, face="outgoing")[0]["a"] == 5    # each reader's columns, once
+
+
 def test_what_multiplies_all_channels_stays():
     found, refused, _ = sites_of(networks.Attended)
     assert found == {"a": 5, "b": 4} and "all neurons of another layer are multiplied by it" in refused["map"]
@@ -212,8 +220,9 @@ def test_a_slice_that_leaves_the_neurons_alone_lets_them_go():
 
 # -------- what is read where nobody looks
 
-def test_a_weight_that_is_read_by_its_name_stays_whole():
-    found, refused, _ = sites_of(networks.ByName)
+@pytest.mark.parametrize("read", [lambda weight: weight, lambda weight: weight.t().contiguous().t()])
+def test_a_weight_that_is_read_by_its_name_stays_whole(read):
+    found, refused, _ = sites_of(partial(networks.ByName, read))
     assert found == {"free": 4} and refused["a"] == "a.weight is read by its name elsewhere"
     assert refused["b"] == "linear() is not known to keep channels apart"
 
@@ -273,11 +282,25 @@ def test_a_second_input_is_refused_and_an_option_is_left_at_its_default():
     assert keys(find_sites(Option(), torch.randn(2, 6))[0]) == {"a": 5}
 
 
+def test_where_a_neuron_has_fewer_places_than_others_the_axiss_length_stands_for_none():
+    found_out = wiring.trace(networks.mlp((2, 3, 2)), torch.randn(2, 2))
+    found_out.axes["w", 0] = torch.tensor([2, 3, 2, 1, 2, 0])
+    assert found_out.places("w", 0, torch.tensor([1, 2, 3])).tolist() == [[3, 6, 6], [0, 2, 4], [1, 6, 6]]
+
+
 # -------- constants
 
 def test_a_channel_that_is_0_makes_a_product_0_whatever_else_is_in_it():
     a, b = torch.tensor([0.0, 2.0, torch.nan, 0.0]).double(), torch.tensor([torch.nan, 3.0, 0.0, 5.0]).double()
     assert wiring._times(a, b, a.shape).tolist() == [0, 6, 0, 0]
+
+
+def test_a_channel_that_is_0_at_some_places_stays():
+    model = networks.built(partial(networks.Scaled, shape=(10, 10)))    # a factor for each pixel, the same for all channels
+    with torch.no_grad():
+        model.scale[:5] = 0
+    assert sites_of(partial(networks.Scaled, shape=(10, 10)))[0] == {"a": 5, "b": 4}
+    assert sl.compact(model, networks.inputs(model)).widths["a"] == (5, 5)
 
 
 def test_a_dead_excitation_is_seen():
