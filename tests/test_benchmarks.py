@@ -157,8 +157,8 @@ def test_both_ways_take_the_same_steps_but_for_the_precision(step, monkeypatch):
 
 
 def test_a_short_run_on_cifars_shape_from_start_to_end(step, tmp_path, capsys):
-    step.main(["--models", "conv_net", "--batch", "8", "--steps", "2", "--repeats", "3", "--data", "digits_rgb", "--out", str(tmp_path),
-               "--threads", str(torch.get_num_threads())])
+    step.main(["--models", "conv_net", "--batch", "8", "--steps", "2", "--repeats", "3", "--data", "digits_rgb",
+               "--threads", str(torch.get_num_threads()), "--out", str(tmp_path)])
     result = json.loads((tmp_path / "bench_cifar_step.json").read_text())
     (row,) = result["rows"]
     seconds = row["step_seconds"]

@@ -213,6 +213,27 @@ def test_tuning_trains_on_the_training_part_and_never_sees_the_test_split(monkey
     assert asked[0] is digits.validation and asked[1] is digits.test
 
 
+def test_images_are_augmented_and_rounded_as_each_part_of_a_specification_says(monkeypatch):
+    fit, seen, images = runner.fit, [], []
+
+    def watched(net, split, **settings):
+        seen.append((settings.get("augment"), settings.get("precision")))
+        return fit(net, split, **settings)
+
+    monkeypatch.setattr(runner, "fit", watched)
+    monkeypatch.setitem(data.AUGMENTATIONS, "crop_flip", lambda x, generator: images.append(len(x)) or data.crop_flip(x, generator))
+    fast = {"augment": "crop_flip", "precision": "bfloat16"}
+    spec = {**SEARCH, "fit": {**SEARCH["fit"], **fast}, "pretrain": {"epochs": 1, "task_sgd": SGD, "augment": "crop_flip"},
+            "finetune": {**SEARCH["finetune"], "until_epoch": 4, "precision": "bfloat16"}}
+    record, _ = runner.run_one(Experiment("?", "lenet_300_100", "digits", {"switcher": spec}, seeds=(0,)), "switcher")
+    assert seen == [("crop_flip", None), ("crop_flip", "bfloat16"), (None, "bfloat16")]
+    assert sum(images) == 3 * record["train_examples"]    # an epoch of pretraining and two of the search
+    seen.clear()
+    plain = Experiment("?", "lenet_300_100", "digits", {"dense": {**DENSE, "fit": {"epochs": 1, **fast}}, "rough": DENSE}, seeds=(0,))
+    assert runner.run_one(plain, "dense")[0]["test_loss"] != runner.run_one(plain, "rough")[0]["test_loss"]
+    assert seen == [("crop_flip", "bfloat16"), (None, None)]
+
+
 def test_a_run_looks_at_the_test_split_once():
     once = runner._Once("test")
     assert once.take() == "test"
@@ -462,6 +483,9 @@ BAD_SPECS = {
     "a batch size": (spoilt(fit={"epochs": 1, "batch_size": 0}), "fit: batch_size=0"),
     "every": (spoilt(fit={"epochs": 1, "every": "epcoh"}), "fit: every='epcoh'"),
     "a schedule": (spoilt(fit={"epochs": 1, "schedule": "cosin"}), "did you mean 'cosine'"),
+    "a way to augment": (spoilt(fit={"epochs": 1, "augment": "crop_flp"}), "fit: augment='crop_flp'.*did you mean 'crop_flip'"),
+    "a precision": (spoilt("dense", fit={"epochs": 1, "precision": "float16"}), "fit: precision='float16'.*did you mean 'bfloat16'"),
+    "a list for a name": (spoilt(fit={"epochs": 1, "augment": ["crop_flip"]}), r"fit: augment=\['crop_flip'\] is not"),
     "a cost": (spoilt(fit={"epochs": 1, "cost": 3.0}), "cost=3.0 must be an object with start, end and until"),
     "a cost's ramp": (spoilt(fit={"epochs": 1, "cost": {"start": 0, "end": 1, "until": 0}}), r"until=0 must be in \(0, 1\]"),
     "an optimizer": (spoilt(task_sgd={"lrr": 1}), "task_sgd='lrr'.*did you mean 'lr'"),
@@ -472,6 +496,10 @@ BAD_SPECS = {
     "finetune's two ends": (spoilt(finetune={"until_epoch": 9, "epochs": 2, "task_sgd": SGD}), "either epochs or until_epoch"),
     "finetune's optimizer": (spoilt(finetune={"epochs": 2}), "finetune has no 'task_sgd'"),
     "finetune's batch": (spoilt(finetune={"epochs": 2, "batch_size": 0, "task_sgd": SGD}), "finetune: batch_size=0"),
+    "finetune's way to augment": (spoilt(finetune={"epochs": 2, "task_sgd": SGD, "augment": "flip"}),
+                                  "finetune: augment='flip'.*Known: crop_flip"),
+    "pretrain's precision": (spoilt(pretrain={"epochs": 2, "task_sgd": SGD, "precision": 16}),
+                             "pretrain: precision=16.*Known: bfloat16, float32"),
     "pretrain": (spoilt(pretrain={"epochs": 2, "task_sgd": {"lr": -1.0}}), "pretrain: task_sgd: Invalid"),
     "the model's option": (spoilt("dense", model={"width": [3, 4]}), "model='width'.*did you mean 'widths'"),
     "no meaning": (spoilt("dense", finetune={}), "finetune has no meaning with kind='plain'"),
