@@ -24,7 +24,7 @@ import torch.nn.functional as F
 
 from .errors import DataError, unknown_name
 
-__all__ = ["Data", "Split", "crop_flip", "from_tensors", "known", "load"]
+__all__ = ["AUGMENTATIONS", "Data", "Split", "crop_flip", "from_tensors", "known", "load"]
 
 VALIDATION = 5000               # images held out of a real set, unless load() is told otherwise
 ANSWER_WITHIN = 10.0            # seconds for the first answer, every mirror and every name look-up included
@@ -467,6 +467,9 @@ def crop_flip(images, generator=None, padding=4, flip=True):
     if c > 1 and images.is_contiguous(memory_format=torch.channels_last):
         out = out.contiguous(memory_format=torch.channels_last)
     return out
+
+
+AUGMENTATIONS = {"crop_flip": crop_flip}    # by the names that fit() takes
 
 
 # -------- assembling

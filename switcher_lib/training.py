@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 from torch.optim import SGD, Adam
 
+from switcher_lib.data import AUGMENTATIONS
 from switcher_lib.errors import DataError, TrainingStopped, unknown_name
 from switcher_lib.metrics import COUNTED
 from switcher_lib.progress import progress_bar
@@ -274,8 +275,8 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
         From progress in [0, 1] to the factor of the task network's learning rate.
     loss_fn : callable, default cross-entropy
         From outputs and targets to a scalar.
-    augment : callable, optional
-        From a batch of images and a generator to a batch of images.
+    augment : "crop_flip" or callable, optional
+        :func:`switcher_lib.data.crop_flip`, or a function from a batch of images and a generator to a batch of images.
     precision : {"float32", "bfloat16"}, default "float32"
         ``"bfloat16"`` runs the task network's layers under ``torch.autocast``, which is faster for convolutions where the
         machine has instructions for it; parameters, gradients, the switcher and evaluation stay float32.
@@ -314,11 +315,16 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
         raise unknown_name("schedule", schedule, SCHEDULES, "schedule")
     if precision not in PRECISIONS:
         raise unknown_name("precision", precision, PRECISIONS, "precision")
-    for name, value in (("schedule", schedule), ("task_optimizer", task_optimizer), ("switcher_optimizer", switcher_optimizer)):
+    if isinstance(augment, str) and augment not in AUGMENTATIONS:
+        raise unknown_name("augment", augment, AUGMENTATIONS, "way to augment")
+    for name, value, wanted in (("schedule", schedule, "progress in [0, 1] to a factor"),
+                                ("augment", augment, "images and a generator to images"),
+                                ("task_optimizer", task_optimizer, "parameters to an optimizer"),
+                                ("switcher_optimizer", switcher_optimizer, "parameters to an optimizer")):
         if value is not None and not isinstance(value, str) and not callable(value):
-            wanted = "progress in [0, 1] to a factor" if name == "schedule" else "parameters to an optimizer"
             raise TypeError(f"{name} is a {type(value).__name__}; it must be a function from {wanted}.")
     rate = SCHEDULES.get(schedule, schedule) if isinstance(schedule, str) else schedule
+    change = AUGMENTATIONS[augment] if isinstance(augment, str) else augment
     weight = cost if callable(cost) else lambda t: cost
     switched = isinstance(net, Switched)
     if not switched and any(isinstance(module, Switched) for module in net.modules()):
@@ -336,7 +342,8 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     run = _Run(net, {"task": task, "switcher": switch}, History(), checkpoint,
                dict(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, seed=seed,
                     stop_at=stop_at, check_every=check_every, cost=None if callable(cost) else cost, examples=len(split),
-                    **({"precision": precision} if precision != "float32" else {})))    # older checkpoints have none
+                    **({"precision": precision} if precision != "float32" else {}),    # older checkpoints have neither
+                    **({"augment": augment} if isinstance(augment, str) else {})))
     if switched:
         plain = {name: value for name, value in vars(net.switcher).items()
                  if isinstance(value, (int, float, str)) and name != "training"}
@@ -363,7 +370,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
             began = time.perf_counter()
             net.train()
             bar = progress_bar(steps_per_epoch, f"epoch {epoch + 1}/{epochs}", progress)
-            for i, (x, y) in enumerate(split.batches(batch_size, generator=order, augment=augment)):
+            for i, (x, y) in enumerate(split.batches(batch_size, generator=order, augment=change)):
                 t = (epoch + i / steps_per_epoch) / epochs
                 for group, lr in zip(task.param_groups, first_rates):
                     group["lr"] = lr * rate(t)
@@ -386,7 +393,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                 if reached:
                     break
             if alternating and every == "epoch" and not reached:
-                for i, (x, y) in enumerate(split.batches(batch_size, generator=order, augment=augment)):
+                for i, (x, y) in enumerate(split.batches(batch_size, generator=order, augment=change)):
                     with casting():
                         switcher_losses.append(switcher_step(net, x, y, switch, loss_fn, weight((epoch + 1) / epochs)))
                     if i % check_every == 0 or i == steps_per_epoch - 1:

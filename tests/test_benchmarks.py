@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from switcher_lib import data
+from switcher_lib import data, models
 from switcher_lib.experiments import EXPERIMENTS, Experiment, run_one
 
 ROOT = Path(__file__).parents[1]
@@ -28,6 +29,12 @@ def overhead():
 def clock():
     import bench_time_to
     return bench_time_to
+
+
+@pytest.fixture
+def step():
+    import bench_cifar_step
+    return bench_cifar_step
 
 
 # -------- overhead
@@ -127,3 +134,36 @@ def test_a_short_comparison_from_start_to_end(clock, tmp_path, monkeypatch, caps
     assert [run["method"] for run in result["tried"]] == ["switcher", "slimming"], "what was tried is kept"
     assert result["median_seconds"] == {"switcher": None, "slimming": None}    # two epochs of 24 steps bring nobody there
     assert result["times_the_switcher"] == {"slimming": None} and "not with every seed" in capsys.readouterr().out
+
+
+# -------- training steps on CIFAR
+
+def test_both_ways_take_the_same_steps_but_for_the_precision(step, monkeypatch):
+    fit, precisions = step.sl.fit, []
+
+    def exact_fit(*arguments, precision, **settings):
+        precisions.append(precision)
+        return fit(*arguments, **settings)
+
+    monkeypatch.setattr(step.sl, "fit", exact_fit)
+    states = []
+    for way in (step.plain, step.ours):
+        torch.manual_seed(0)
+        model = models.conv_net(widths=(2, 3, 4))
+        assert way(model, data.load("digits_rgb").train.subset(20), 8) > 0
+        states.append(model.state_dict())
+    assert precisions == ["bfloat16"]
+    assert all(states[0][name].equal(states[1][name]) for name in states[0]) and int(states[0]["bn1.num_batches_tracked"]) == 3
+
+
+def test_a_short_run_on_cifars_shape_from_start_to_end(step, tmp_path, capsys):
+    step.main(["--models", "conv_net", "--batch", "8", "--steps", "2", "--repeats", "3", "--data", "digits_rgb",
+               "--threads", str(torch.get_num_threads()), "--out", str(tmp_path)])
+    result = json.loads((tmp_path / "bench_cifar_step.json").read_text())
+    (row,) = result["rows"]
+    seconds = row["step_seconds"]
+    assert result["data"] == "digits_rgb" and row["model"] == "conv_net" and [len(each) for each in seconds.values()] == [3, 3]
+    assert row["ratio"] == pytest.approx(sorted(seconds["plain"])[1] / sorted(seconds["ours"])[1])
+    assert row["ratio_of_the_quickest"] == pytest.approx(min(seconds["plain"]) / min(seconds["ours"]))
+    assert row["images_per_second"]["ours"] == pytest.approx(8 / sorted(seconds["ours"])[1])
+    assert f"{row['ratio']:.2f} times" in capsys.readouterr().out

@@ -22,7 +22,7 @@ from switcher_lib.experiments import Experiment, ProtocolError, Results, latency
 from switcher_lib.experiments.__main__ import main, seeds_of
 from switcher_lib.experiments.catalogue import comparison, lenet5
 from switcher_lib.experiments.protocol import check
-from switcher_lib.experiments.results import key, pack, rebuild, unpack
+from switcher_lib.experiments.results import count, key, pack, rebuild, unpack
 from switcher_lib.experiments.specs import ramp, read_experiment
 from switcher_lib.experiments.tables import mean_std, table, text
 from switcher_lib.metrics import count_parameters
@@ -211,6 +211,39 @@ def test_tuning_trains_on_the_training_part_and_never_sees_the_test_split(monkey
     runner.run_one(TINY, "dense")
     assert record["train_examples"] == len(digits.train) < len(digits.full_train)
     assert asked[0] is digits.validation and asked[1] is digits.test
+
+
+def test_images_are_augmented_and_rounded_as_each_part_of_a_specification_says(monkeypatch):
+    fit, seen, images = runner.fit, [], []
+
+    def watched(net, split, **settings):
+        seen.append((settings.get("augment"), settings.get("precision")))
+        return fit(net, split, **settings)
+
+    monkeypatch.setattr(runner, "fit", watched)
+    monkeypatch.setitem(data.AUGMENTATIONS, "crop_flip", lambda x, generator: images.append(len(x)) or data.crop_flip(x, generator))
+    fast = {"augment": "crop_flip", "precision": "bfloat16"}
+    spec = {**SEARCH, "fit": {**SEARCH["fit"], **fast}, "pretrain": {"epochs": 1, "task_sgd": SGD, "augment": "crop_flip"},
+            "finetune": {**SEARCH["finetune"], "until_epoch": 4, "precision": "bfloat16"}}
+    record, _ = runner.run_one(Experiment("?", "lenet_300_100", "digits", {"switcher": spec}, seeds=(0,)), "switcher")
+    assert seen == [("crop_flip", None), ("crop_flip", "bfloat16"), (None, "bfloat16")]
+    assert sum(images) == 3 * record["train_examples"]    # an epoch of pretraining and two of the search
+    seen.clear()
+    plain = Experiment("?", "lenet_300_100", "digits", {"dense": {**DENSE, "fit": {"epochs": 1, **fast}}, "rough": DENSE}, seeds=(0,))
+    assert runner.run_one(plain, "dense")[0]["test_loss"] != runner.run_one(plain, "rough")[0]["test_loss"]
+    assert seen == [("crop_flip", "bfloat16"), (None, None)]
+
+
+@pytest.mark.parametrize("model, widths", [("vgg_16_bn", [4] * 13), ("resnet_20", [4, 4, 4]), ("mobilenet", [4] * 14)])
+def test_a_deep_network_runs_and_its_record_keeps_the_rules(model, widths):
+    fast = {"epochs": 1, "batch_size": 256, "augment": "crop_flip", "precision": "bfloat16"}
+    spec = {**SEARCH, "switcher": "random", "options": {"off": 0.5}, "model": {"widths": widths}, "fit": fast,
+            "finetune": {**fast, "task_sgd": SGD}}
+    experiment = Experiment("?", model, "digits_rgb", {"random": spec}, seeds=(0,), epochs=2)
+    record, _ = runner.run_one(experiment, "random")
+    assert violations({**record, "commit": "abc1234"}, experiment) == []
+    assert record["parameters"] < count_parameters(models.make(model, widths=widths))
+    assert violations({**record, "commit": "abc1234", "parameters": record["parameters"] + 1}, experiment) != []
 
 
 def test_a_run_looks_at_the_test_split_once():
@@ -462,6 +495,9 @@ BAD_SPECS = {
     "a batch size": (spoilt(fit={"epochs": 1, "batch_size": 0}), "fit: batch_size=0"),
     "every": (spoilt(fit={"epochs": 1, "every": "epcoh"}), "fit: every='epcoh'"),
     "a schedule": (spoilt(fit={"epochs": 1, "schedule": "cosin"}), "did you mean 'cosine'"),
+    "a way to augment": (spoilt(fit={"epochs": 1, "augment": "crop_flp"}), "fit: augment='crop_flp'.*did you mean 'crop_flip'"),
+    "a precision": (spoilt("dense", fit={"epochs": 1, "precision": "float16"}), "fit: precision='float16'.*did you mean 'bfloat16'"),
+    "a list for a name": (spoilt(fit={"epochs": 1, "augment": ["crop_flip"]}), r"fit: augment=\['crop_flip'\] is not"),
     "a cost": (spoilt(fit={"epochs": 1, "cost": 3.0}), "cost=3.0 must be an object with start, end and until"),
     "a cost's ramp": (spoilt(fit={"epochs": 1, "cost": {"start": 0, "end": 1, "until": 0}}), r"until=0 must be in \(0, 1\]"),
     "a cost's shape": (spoilt(fit={"epochs": 1, "cost": {"start": 1, "end": 2, "until": 1, "shape": "linaer"}}), "did you mean 'linear'"),
@@ -476,6 +512,10 @@ BAD_SPECS = {
     "finetune's two ends": (spoilt(finetune={"until_epoch": 9, "epochs": 2, "task_sgd": SGD}), "either epochs or until_epoch"),
     "finetune's optimizer": (spoilt(finetune={"epochs": 2}), "finetune has no 'task_sgd'"),
     "finetune's batch": (spoilt(finetune={"epochs": 2, "batch_size": 0, "task_sgd": SGD}), "finetune: batch_size=0"),
+    "finetune's way to augment": (spoilt(finetune={"epochs": 2, "task_sgd": SGD, "augment": "flip"}),
+                                  "finetune: augment='flip'.*Known: crop_flip"),
+    "pretrain's precision": (spoilt(pretrain={"epochs": 2, "task_sgd": SGD, "precision": 16}),
+                             "pretrain: precision=16.*Known: bfloat16, float32"),
     "pretrain": (spoilt(pretrain={"epochs": 2, "task_sgd": {"lr": -1.0}}), "pretrain: task_sgd: Invalid"),
     "the model's option": (spoilt("dense", model={"width": [3, 4]}), "model='width'.*did you mean 'widths'"),
     "no meaning": (spoilt("dense", finetune={}), "finetune has no meaning with kind='plain'"),
@@ -677,13 +717,14 @@ def test_a_mask_is_packed_without_loss():
 
 # -------- the rules of comparison
 
-def test_a_collapsed_network_may_be_smaller_than_its_sites_say_but_not_larger(records):
+def test_a_collapsed_network_has_what_compaction_leaves_and_no_other_number(records):
     record = records[CUT_KEY]
     off = {key: [total, 0] for key, (total, _) in record["sites"].items() if key != "input"}
     collapsed = {**record, "sites": {**record["sites"], **off},
                  "mask": {**record["mask"], **{key: pack(torch.zeros(total)) for key, (total, _) in off.items()}}}
-    assert violations({**collapsed, "parameters": 24}, SWEEP) == []
-    assert any("its structure has" in words for words in violations({**collapsed, "parameters": 9_000}, SWEEP))
+    assert violations({**collapsed, "parameters": 24}, SWEEP) == []    # one pixel, one neuron, one neuron, ten classes
+    for told in (23, 25, 9_000):
+        assert violations({**collapsed, "parameters": told}, SWEEP) == [f"{told:,} parameters are told, its structure has 24"]
 
 
 def test_a_good_sweep_keeps_every_rule(swept, records):
@@ -793,35 +834,60 @@ def test_a_curve_needs_five_operating_points(records, tmp_path, capsys):
     ("lenet_300_100", {}, {"switch_inputs": True}), ("lenet_300_100", {"batch_norm": True}, {"switch_inputs": True}),
     ("lenet_300_100", {}, {}), ("lenet_5", {}, {}), ("lenet_5", {}, {"switch_flattened": True}), ("conv_net", {}, {}),
     ("lenet_5", {"batch_norm": True}, {}), ("conv_net", {}, {"switch_flattened": True}), ("conv_net", {"batch_norm": False}, {}),
+    ("vgg_16_bn", {"widths": [6, 7] * 6 + [8]}, {}), ("vgg_16_bn", {"widths": [5] * 13, "in_shape": [3, 64, 32]}, {"switch_flattened": True}),
+    ("resnet_20", {"widths": [4, 6, 8]}, {"face": "outgoing"}), ("mobilenet", {"widths": [6] * 14}, {}),
 ])
 def test_a_rebuilt_shape_is_the_compacted_one(model, options, switched):
     torch.manual_seed(0)
-    network = models.make(model, **options)
-    example = torch.randn(4, 3, 32, 32) if model == "conv_net" else torch.randn(4, 1, 28, 28)
-    masks = {}
+    network, masks = models.make(model, **options), {}
+    example = torch.randn(4, *options.get("in_shape", (1, 28, 28) if model.startswith("lenet") else (3, 32, 32)))
 
     def random_masks(sites):
         masks.update({site.key: (torch.rand(site.shape) < (0.1 if site.key.endswith("_in") else 0.5)).float() for site in sites})
+        for mask in masks.values():    # no layer goes as a whole
+            mask[0] = 1
         return FixedSwitcher(sites, masks)
 
     net = Switched(network, example, switcher=random_masks, **switched)
     small = compact(net, example).model
     if options.get("batch_norm"):
         small = fold_batchnorm(small)
-    record = dict(method="m", spec={"model": options}, mask={key: pack(m) for key, m in masks.items()},
+    spec = {**SEARCH, "model": options, "switched": switched}
+    experiment = Experiment("?", model, "digits", {"m": spec, "taken over": {**DENSE, "model": options, "same_structure_as": "m"}})
+    record = dict(method="m", seed=0, spec=spec, mask={key: pack(m) for key, m in masks.items()},
                   sites={key: [m.numel(), int(m.sum())] for key, m in masks.items()})
-    again = rebuild(record, replace(TINY, model=model, methods={"dense": DENSE}))
+    again = rebuild(record, experiment)
     assert {name: p.shape for name, p in again.named_parameters()} == {name: p.shape for name, p in small.named_parameters()}
     buffers = dict(again.named_buffers())
     assert all(buffers[name].equal(b) for name, b in small.named_buffers() if name.endswith("index"))
     assert again(example).shape == small(example).shape
+    if "switch_flattened" not in switched:    # there, channels go with the last of their features
+        assert count(record, experiment) == count_parameters(small)
+    record |= {"method": "taken over", "spec": experiment.methods["taken over"]}
+    assert count_parameters(rebuild(record, experiment)) == count_parameters(small)
 
 
 def test_a_record_without_masks_is_rebuilt_by_its_counts():
-    record = dict(method="m", spec={}, sites={"input": [784, 313], "fc1": [300, 73], "fc2": [100, 97]})
-    assert count_parameters(rebuild(record, TINY)) == 31_080
+    sites = {"input": [784, 313], "fc1": [300, 73], "fc2": [100, 97]}
+    record = dict(method="cut", seed=0, spec={**CUT, "options": {"budget": 40_000}}, sites=sites)
+    experiment = replace(TINY, methods={"cut": record["spec"]})
+    assert count(record, experiment) == count_parameters(rebuild(record, experiment)) == 31_080
     with pytest.raises(ValueError, match="switches connections"):
-        rebuild({**record, "level": "connection"}, TINY)
+        rebuild({**record, "level": "connection"}, experiment)
+
+
+def test_a_plain_run_is_counted_and_rebuilt_dense():
+    experiment = Experiment("?", "resnet_20", "digits", {"dense": {**DENSE, "model": {"widths": [2, 3, 4]}}})
+    record = dict(method="dense", seed=0, spec=experiment.methods["dense"], sites={}, mask={})
+    dense = count_parameters(models.resnet_20(widths=(2, 3, 4)))
+    assert count(record, experiment) == count_parameters(rebuild(record, experiment)) == dense
+
+
+def test_counting_draws_nothing_from_the_global_generator(records):
+    before = torch.get_rng_state()
+    experiments.results._dense.cache_clear()
+    count(records[CUT_KEY], SWEEP)
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_latency_is_told_with_its_conditions(records, tmp_path, capsys, monkeypatch):

@@ -395,6 +395,18 @@ def test_a_dense_run_resumes_and_a_finished_one_is_read_back(tmp_path):
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["run.pt"]    # no half-written file is left
 
 
+def test_images_are_augmented_by_name_or_by_function_and_stay_channels_last():
+    split = networks.split(20, shape=(3, 8, 8)).to("cpu", torch.channels_last)
+    states, layouts = [], []
+    for augment in ("crop_flip", sl.data.crop_flip, None):
+        net = networks.conv((3, 4, 5), side=8, padding=1)
+        net.register_forward_pre_hook(lambda module, x: layouts.append(x[0].is_contiguous(memory_format=torch.channels_last)))
+        fit(net, split, epochs=2, batch_size=8, augment=augment, seed=3)
+        states.append(networks.state(net))
+    assert networks.same(states[0], states[1]) and not networks.same(states[0], states[2])
+    assert len(layouts) == 3 * 2 * 3 and all(layouts)
+
+
 # -------- bad input
 
 @pytest.mark.parametrize("options, words", [
@@ -413,6 +425,7 @@ def test_a_dense_run_resumes_and_a_finished_one_is_read_back(tmp_path):
     (dict(cost=-0.5), "cost=-0.5 must be at least 0"),
     (dict(cost=float("nan")), "cost=nan"),
     (dict(precision="float16"), "precision='float16' is not a precision; did you mean 'bfloat16'? Known: bfloat16, float32."),
+    (dict(augment="crop"), "augment='crop' is not a way to augment; did you mean 'crop_flip'? Known: crop_flip."),
     (dict(schedule="cosin"), "schedule='cosin' is not a schedule; did you mean 'cosine'? Known: constant, cosine."),
 ])
 def test_a_wrong_argument_is_named_with_its_value_before_anything_happens(options, words):
@@ -426,6 +439,7 @@ def test_a_wrong_argument_is_named_with_its_value_before_anything_happens(option
 @pytest.mark.parametrize("options, words", [
     (dict(schedule=0.5), "schedule is a float; it must be a function from progress"),
     (dict(task_optimizer=SGD([torch.zeros(1)], lr=0.1)), "task_optimizer is a SGD; it must be a function from parameters"),
+    (dict(augment=True), "augment is a bool; it must be a function from images and a generator to images"),
     (dict(switcher_optimizer=3), "switcher_optimizer is a int; it must be a function from parameters"),
 ])
 def test_what_should_have_been_a_function_is_named(options, words):
@@ -505,7 +519,7 @@ def test_a_checkpoint_of_another_model_or_run_is_refused_and_changes_nothing(oth
 
 
 @pytest.mark.parametrize("changed", [dict(epochs=2), dict(batch_size=4), dict(every=3), dict(seed=1), dict(cost=0.5),
-                                     dict(check_every=7), dict(precision="bfloat16")])
+                                     dict(check_every=7), dict(precision="bfloat16"), dict(augment="crop_flip")])
 def test_a_checkpoint_of_another_setting_is_refused(changed, tmp_path):
     path, split, how = tmp_path / "run.pt", networks.split(), dict(epochs=1, batch_size=8, every=2, seed=0, cost=0.0)
     fit(switched(), split, checkpoint=path, **how)

@@ -1,11 +1,13 @@
 """Result files: always whole, written by one runner at a time."""
 
 import base64
+import inspect
 import json
 import os
 import warnings
 import zlib
 from contextlib import contextmanager
+from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
 
@@ -14,7 +16,10 @@ import numpy as np
 import torch
 
 from switcher_lib import models
-from switcher_lib.layers import SelectLinear
+from switcher_lib.compaction import compact
+from switcher_lib.errors import SwitchWarning
+from switcher_lib.switched import Switched
+from switcher_lib.switchers import RandomSwitcher
 
 FORMAT = 1
 
@@ -193,11 +198,32 @@ def unpack(text, shape):
     return torch.from_numpy(bits.astype(np.float32)).reshape(shape)
 
 
-HIDDEN = {"lenet_300_100": ("fc1", "fc2"), "lenet_5": ("conv1", "conv2", "fc1"), "conv_net": ("conv1", "conv2", "conv3")}
+# Switched's arguments that name the sites
+WHERE = ("level", "face", "switch_inputs", "switch_flattened", "convolutions", "tied", "skip")
+
+
+def count(record, experiment):
+    """Count the parameters of the structure that a run ended with, by its masks: quick, for tables.
+
+    Parameters
+    ----------
+    record : dict
+        A finished run, at the neuron level.
+    experiment : Experiment
+        What it belongs to.
+
+    Returns
+    -------
+    int
+        The number. Compaction, which :func:`rebuild` does, may leave fewer: it also takes out what nothing reads any more, in
+        front of a site that is off as a whole, or a channel whose flattened features are all off.
+    """
+    net, _ = _switched(record, experiment)
+    return int(net.count(_on(record, net)).round())
 
 
 def rebuild(record, experiment):
-    """Build a plain network of the shape that a run ended with, on random weights: to count it, or to time it.
+    """Build a plain network of the shape that a run ended with, on random weights: to count it exactly, or to time it.
 
     Parameters
     ----------
@@ -217,29 +243,39 @@ def rebuild(record, experiment):
     ValueError
         If the run switched connections: then it has no smaller shape.
     """
+    net, example = _switched(record, experiment)
+    net.hold(_on(record, net))
+    with warnings.catch_warnings():    # the run has told already which layers collapsed
+        warnings.simplefilter("ignore", SwitchWarning)
+        return compact(net, example).model
+
+
+def _on(record, net):
+    """What a record says is on: {site key: zeros and ones}; float64, for float32 cannot count beyond 16.7 million."""
+    on = {site.key: torch.ones(site.size, dtype=torch.float64) for site in net.sites}
+    on |= {name: (torch.arange(total) < kept).double() for name, (total, kept) in record["sites"].items()}
+    return on | {name: unpack(mask, on[name].shape).double() for name, mask in record.get("mask", {}).items()}
+
+
+def _switched(record, experiment):
+    """The dense network that a record is part of, switched where its run, or the run whose structure it took over, was."""
     if record.get("level", "neuron") != "neuron":
         raise ValueError(f"{record['method']!r} switches connections: its structure is no smaller shape.")
-    on = {name: torch.arange(total, device="cpu") < kept for name, (total, kept) in record["sites"].items()}
-    for name, mask in record.get("mask", {}).items():
-        on[name] = unpack(mask, (record["sites"][name][0],)).bool()
+    source = experiment.source(*key(record))
+    found = record["spec"] if source is None else experiment.spec(*source[:2])
+    where = {name: value for name, value in found.get("switched", {}).items() if name in WHERE}
     options = dict(record["spec"].get("model", {}))
-    dense = models.make(experiment.model, **options)
-    hidden = HIDDEN[experiment.model]
-    whole = {name: torch.ones(len(dense.get_submodule(name).weight), dtype=torch.bool, device="cpu") for name in hidden}
-    widths = list({**whole, **{name: on[name] for name in hidden if name in on}}.values())
-    reader = "fc1" if experiment.model.startswith("lenet") else "fc"    # the first Linear layer
-    features = on.get("input", on.get(f"{reader}_in"))
-    if features is not None and "input" not in on:    # flattened: a channel is on with its features, and they with it
-        channels = widths[hidden.index(reader) - 1 if reader in hidden else -1]
-        features = features.view(len(channels), -1)
-        channels &= features.any(1)
-        features = features[channels].flatten()
-    if options.get("batch_norm"):
+    if options.get("batch_norm"):    # the run has folded it
         options["batch_norm"] = False
-    small = models.make(experiment.model, **{**options, "widths": [max(1, int(w.sum())) for w in widths]})
-    if features is not None and not features.all():
-        layer = small.get_submodule(reader)
-        with warnings.catch_warnings():    # of a collapsed network nothing may be left to read
-            warnings.filterwarnings("ignore", "Initializing zero-element tensors")
-            small.set_submodule(reader, SelectLinear(features.nonzero()[:, 0], layer.out_features))
-    return small
+    return _dense(experiment.model, json.dumps(options), json.dumps(where))
+
+
+@lru_cache(maxsize=16)
+def _dense(model, options, where):
+    """A switched network on random weights and an example; made once in a process, for a table asks for it with every record."""
+    options = json.loads(options)
+    shape = options.get("in_shape", inspect.signature(getattr(models, model)).parameters["in_shape"].default)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        dense, example = models.make(model, **options), torch.randn(2, *shape)
+        return Switched(dense, example, switcher=partial(RandomSwitcher, off=0.0), **json.loads(where)), example

@@ -19,7 +19,7 @@ from switcher_lib.errors import DataError, TrainingStopped, unknown_name
 from switcher_lib.experiments import transfer
 from switcher_lib.experiments.catalogue import EXPERIMENTS
 from switcher_lib.experiments.protocol import ProtocolError
-from switcher_lib.experiments.results import Results, at, differences, follows, pack, unpack
+from switcher_lib.experiments.results import WHERE, Results, at, differences, follows, pack, unpack
 from switcher_lib.experiments.specs import Experiment, check_seeds, ramp
 from switcher_lib.experiments.tables import table
 from switcher_lib.metrics import count_macs, count_nonzero_parameters, count_nonzero_weights, macs_per_weight
@@ -226,9 +226,6 @@ def _needed(experiment, results, task):
         raise ValueError(f"method {task[0]!r} needs the structure of {other!r}{at(point)} with seed {seed}, whose training "
                          f"stopped: {record['stopped']}")
     return record
-
-
-WHERE = ("level", "face", "switch_inputs", "switch_flattened", "convolutions", "tied", "skip")    # Switched's arguments that name the sites
 
 
 class _Once:

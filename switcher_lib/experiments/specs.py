@@ -10,12 +10,13 @@ from torch.optim import SGD, Adam
 
 from switcher_lib import data as data_module
 from switcher_lib import models
+from switcher_lib.data import AUGMENTATIONS
 from switcher_lib.errors import unknown_name
 from switcher_lib.gates import GATES
 from switcher_lib.switched import DEFAULT_SWITCHER, Switched
 from switcher_lib.switchers import SWITCHERS
 from switcher_lib.switchers.magnitude import SCOPES
-from switcher_lib.training import _check, fit
+from switcher_lib.training import PRECISIONS, SCHEDULES, _check, fit
 from switcher_lib.transfer import learn_across
 
 KINDS = ("plain", "switched", "transfer")
@@ -31,9 +32,11 @@ FIELDS = {
 SWITCHED_ONLY = {"switcher", "options", "inside", "switched", "switcher_adam", "pretrain", "finetune", "untrained", "save",
                  "learn"}
 TRANSFERRED = {"kind", "model", "fit", "task_sgd", "switcher", "options", "switched", "finetune", "learn"}
+NAMED = {"schedule": (SCHEDULES, "schedule"), "augment": (AUGMENTATIONS, "way to augment"),    # of fit's arguments
+         "precision": (PRECISIONS, "precision")}
 RULES = {"learned": ("budget",), "magnitude": ("budget", "scope"), "random": ("budget", "scope")}    # transfer's, and options
-PLAIN_FIT = {"epochs", "until_epoch", "batch_size", "schedule", "precision", "noise", "task_sgd"}    # of pretrain and finetune
-NO_DATA = {"net", "data", "progress", "seed", "task_optimizer", "switcher_optimizer", "loss_fn", "augment", "checkpoint"}
+PLAIN_FIT = {"epochs", "until_epoch", "batch_size", *NAMED, "noise", "task_sgd"}    # of pretrain and finetune
+NO_DATA = {"net", "data", "progress", "seed", "task_optimizer", "switcher_optimizer", "loss_fn", "checkpoint"}
 
 
 @dataclass(frozen=True)
@@ -299,8 +302,9 @@ def _check_fit(where, part, settings):
             if not isinstance(settings["cost"], dict) or set(settings["cost"]) - {"begin", "shape"} != {"start", "end", "until"}:
                 raise ValueError(f"cost={settings['cost']!r} must be an object with start, end and until, and maybe begin or shape")
             ramp(**settings["cost"])
-        if settings.get("schedule", "cosine") not in ("cosine", "constant"):
-            raise unknown_name("schedule", settings["schedule"], ("cosine", "constant"), "schedule")
+        for name, (known, kind) in NAMED.items():
+            if name in settings and settings[name] not in tuple(known):
+                raise unknown_name(name, settings[name], known, kind)
         names = ("epochs", "batch_size", "every", "warmup", "freeze", "stop_at", "check_every")
         _check(**{name: settings.get(name, defaults[name]) for name in names}, cost=0.0)
     except (TypeError, ValueError) as error:

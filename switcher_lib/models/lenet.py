@@ -1,17 +1,11 @@
-"""The task networks of the book: plain ``nn.Sequential``, layers by name, nothing about switching.
-
-Each takes its widths, so that a compacted network is the same function called with smaller ones.
-"""
+"""The LeNets: a few layers, for MNIST."""
 
 from collections import OrderedDict
 from math import prod
-from numbers import Integral
 
 from torch import nn
 
-from .errors import unknown_name
-
-__all__ = ["conv_net", "known", "lenet_300_100", "lenet_5", "make"]
+from switcher_lib.models.common import integer, integers
 
 
 def lenet_300_100(in_shape=(1, 28, 28), num_classes=10, widths=(300, 100), batch_norm=False):
@@ -48,7 +42,7 @@ def lenet_300_100(in_shape=(1, 28, 28), num_classes=10, widths=(300, 100), batch
     document recognition", with ReLU in place of its squashing functions, as the pruning literature has it. BatchNorm in
     an MLP, for network slimming's sake, is ours.
     """
-    in_shape, (first, second) = _sizes("in_shape", in_shape, 3), _sizes("widths", widths, 2)
+    in_shape, (first, second) = integers("in_shape", in_shape, 3), integers("widths", widths, 2)
     return nn.Sequential(OrderedDict([
         ("flatten", nn.Flatten()),
         ("fc1", nn.Linear(prod(in_shape), first, bias=not batch_norm)),
@@ -57,7 +51,7 @@ def lenet_300_100(in_shape=(1, 28, 28), num_classes=10, widths=(300, 100), batch
         ("fc2", nn.Linear(first, second, bias=not batch_norm)),
         *([("bn2", nn.BatchNorm1d(second))] if batch_norm else []),
         ("relu2", nn.ReLU()),
-        ("fc3", nn.Linear(second, _size("num_classes", num_classes))),
+        ("fc3", nn.Linear(second, integer("num_classes", num_classes))),
     ]))
 
 
@@ -95,9 +89,9 @@ def lenet_5(in_shape=(1, 28, 28), num_classes=10, widths=(20, 50, 500), kernel_s
     ----------
     BVLC Caffe, ``examples/mnist/lenet.prototxt``, after LeCun et al. 1998.
     """
-    channels, *image = _sizes("in_shape", in_shape, 3)
-    first, second, hidden = _sizes("widths", widths, 3)
-    kernel_size = _size("kernel_size", kernel_size)
+    channels, *image = integers("in_shape", in_shape, 3)
+    first, second, hidden = integers("widths", widths, 3)
+    kernel_size = integer("kernel_size", kernel_size)
     side = [((s - kernel_size + 1) // 2 - kernel_size + 1) // 2 for s in image]
     if min(side) < 1:
         raise ValueError(f"in_shape={tuple(in_shape)} leaves no pixel after two convolutions of "
@@ -113,104 +107,5 @@ def lenet_5(in_shape=(1, 28, 28), num_classes=10, widths=(20, 50, 500), kernel_s
         ("fc1", nn.Linear(second * prod(side), hidden, bias=not batch_norm)),
         *([("bn3", nn.BatchNorm1d(hidden))] if batch_norm else []),
         ("relu1", nn.ReLU()),
-        ("fc2", nn.Linear(hidden, _size("num_classes", num_classes))),
+        ("fc2", nn.Linear(hidden, integer("num_classes", num_classes))),
     ]))
-
-
-def conv_net(in_shape=(3, 32, 32), num_classes=10, widths=(32, 64, 128), batch_norm=True):
-    """Three 3×3 convolutions, each followed by BatchNorm, ReLU and a pool that halves; then one linear layer.
-
-    Layers: ``conv1``, ``bn1``, ``relu1``, ``pool1``, the same with 2 and 3, ``flatten``, ``fc``. 113,962
-    parameters on CIFAR-10. Ours, of the size that CIFAR tutorials use.
-
-    Parameters
-    ----------
-    in_shape : (int, int, int), default (3, 32, 32)
-        Channels, height and width of an image; both sides at least 8.
-    num_classes : int, default 10
-        Number of outputs, at least 1.
-    widths : (int, int, int), default (32, 64, 128)
-        Channels of the three convolutions, each at least 1.
-    batch_norm : bool, default True
-        With BatchNorm the convolutions have no bias. Without, they have one and there is no ``bn``.
-
-    Returns
-    -------
-    torch.nn.Sequential
-        Images (N, C, H, W) to logits (N, num_classes).
-
-    Raises
-    ------
-    ValueError
-        If an argument is not as described.
-    """
-    channels, height, width = _sizes("in_shape", in_shape, 3)
-    widths = _sizes("widths", widths, 3)
-    if min(height, width) < 8:
-        raise ValueError(f"in_shape={tuple(in_shape)} leaves no pixel after three pools; both sides must be "
-                         f"at least 8.")
-    layers = OrderedDict()
-    for i, (n_in, n_out) in enumerate(zip((channels, *widths), widths), start=1):
-        layers[f"conv{i}"] = nn.Conv2d(n_in, n_out, 3, padding=1, bias=not batch_norm)
-        if batch_norm:
-            layers[f"bn{i}"] = nn.BatchNorm2d(n_out)
-        layers[f"relu{i}"] = nn.ReLU()
-        layers[f"pool{i}"] = nn.MaxPool2d(2)
-    layers["flatten"] = nn.Flatten()
-    layers["fc"] = nn.Linear(widths[-1] * (height // 8) * (width // 8), _size("num_classes", num_classes))
-    return nn.Sequential(layers)
-
-
-_MODELS = {"conv_net": conv_net, "lenet_300_100": lenet_300_100, "lenet_5": lenet_5}
-
-
-def known():
-    """Names that :func:`make` takes.
-
-    Returns
-    -------
-    tuple of str
-    """
-    return tuple(_MODELS)
-
-
-def make(name, **options):
-    """Build a model by its name.
-
-    Parameters
-    ----------
-    name : str
-        One of :func:`known`.
-    **options
-        Arguments of the function of that name.
-
-    Returns
-    -------
-    torch.nn.Sequential
-
-    Raises
-    ------
-    ValueError
-        If `name` is unknown.
-    """
-    if name not in known():
-        raise unknown_name("name", name, known(), "model")
-    return _MODELS[name](**options)
-
-
-def _size(argument, value):
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{argument}={value!r} must be an integer of at least 1.")
-    return int(value)
-
-
-def _sizes(argument, values, length):
-    """`length` integers of at least 1, as a tuple."""
-    try:
-        sizes = tuple(values)
-    except TypeError:
-        sizes = ()
-    good = [v for v in sizes if isinstance(v, Integral) and not isinstance(v, bool) and v >= 1]
-    if len(sizes) != length or len(good) != length:
-        raise ValueError(f"{argument}={values!r} must be {length} integers of at least 1.")
-    return tuple(map(int, sizes))
