@@ -81,6 +81,24 @@ def test_a_network_is_switched_learns_a_step_of_both_kinds_compacts_and_certifie
     assert found_in < 60 and compacted_in < 240
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("name", ["conv_net", "vgg_16_bn", "resnet_18", "resnet_20", "mobilenet"])
+def test_our_own_networks_in_cifar_form_compact_and_certify_too(name, tied):
+    torch.manual_seed(0)
+    model = sl.models.make(name)
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            lively(module)
+    x = torch.randn(2, 3, 32, 32)
+    net = sl.Switched(model, x, switcher="free", tied=tied).eval()
+    net.hold(with_zeros(net))
+    small = sl.compact(net, x)
+    assert small.certificate.holds and small.parameters[1] == net.structure().parameters[1] < 0.9 * small.parameters[0]
+    streams = {path for path, reason in net.refused.items() if "tied=True" in reason}
+    assert bool(streams) == (name.startswith("resnet") and not tied)
+    assert set(net.refused) == streams | {[path for path, module in model.named_modules() if isinstance(module, nn.Linear)][-1]}
+
+
 @pytest.mark.parametrize("name", CNNS)
 def test_nearly_all_channels_outside_streams_are_switched_untied_and_the_streams_too_when_tied(name):
     model, x = make(name), images()
