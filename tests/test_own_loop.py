@@ -214,6 +214,10 @@ def crowded(text):
     return sorted(line for line in set(lines) if lines.count(line) > 1)
 
 
+def test_the_readme_shows_the_loop_that_is_tested(root):
+    assert f"```python{PLAIN_AFTER}```" in (root / "README.md").read_text()
+
+
 def test_the_count_is_not_easily_fooled():
     assert compared("a\nb\nc", "a\nb\nc") == (0, 0)
     assert compared("a\nb\nc", "a\n\nX\nb\nY\nZ\nc\n") == (3, 0)
