@@ -18,7 +18,7 @@ import torchvision
 from torch import nn
 
 import switcher_lib as sl
-from switcher_lib.sites import SelectLinear
+from switcher_lib.layers import SelectLinear
 
 
 @dataclass(frozen=True)
