@@ -4,7 +4,9 @@ Another network is one more line of NETWORKS.
 """
 
 import copy
+import json
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -153,6 +155,19 @@ def test_an_onnx_file_gives_the_compacted_networks_outputs(name):
     (given,) = session(data).get_inputs()
     assert isinstance(given.shape[0], str) and tuple(given.shape[1:]) == case.network.shape    # a name: any size will do
     check(lambda x: run_onnx(data, x), case)
+
+
+def test_the_lines_in_the_book_write_such_a_file(root, tmp_path, monkeypatch):
+    chapter = root / "book" / "14-your-network.ipynb"
+    texts = ["".join(cell["source"]) for cell in json.loads(chapter.read_text(encoding="utf-8"))["cells"]]
+    (lines,) = [code for text in texts for code in re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+                if "onnx" in code]
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} {ABSENT}")
+    case = compacted("residual")
+    monkeypatch.chdir(tmp_path)
+    exec(lines, {"torch": torch, "small": case.small, "x": case.x[:5]})
+    check(lambda x: run_onnx((tmp_path / "small.onnx").read_bytes(), x), case)
 
 
 # -------- int8

@@ -5,7 +5,9 @@ Each loop stands here twice, as text: before and after. Both are counted, then r
 
 import ast
 import difflib
+import json
 import os
+import re
 import sys
 import time
 from datetime import timedelta
@@ -235,6 +237,39 @@ def test_the_count_is_not_easily_fooled():
 def test_alternate_learning_and_compaction_cost_at_most_five_lines_more(before, after, counted):
     assert not crowded(after) and max(map(len, after.splitlines())) <= 130
     assert compared(before, after) == counted and counted[0] <= MORE
+
+
+# -------- what the book shows
+
+def shown(root):
+    """The before and after of each diff in the chapter on switching one's own network."""
+    chapter = root / "book" / "14-your-network.ipynb"
+    cells = json.loads(chapter.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return [without_marks(block) for block in re.findall(r"^```diff\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)]
+
+
+def without_marks(block):
+    """What stood there before and what stands there after, of a text whose lines begin with their mark."""
+    lines = [(line[:2], line[2:]) for line in block.splitlines() if line.strip()]
+    assert {mark for mark, _ in lines} <= {"  ", "+ ", "- "}
+    return tuple("\n".join(line for mark, line in lines if mark != other) for other in ("+ ", "- "))
+
+
+def no_blank_lines(text):
+    return "\n".join(line for line in text.splitlines() if line.strip())
+
+
+def test_the_loops_in_the_book_are_the_ones_that_are_tested_here(root):
+    tested = [(PLAIN_BEFORE, PLAIN_AFTER), (PROCESSES_BEFORE, PROCESSES_AFTER), (LIGHTNING_BEFORE, LIGHTNING_AFTER)]
+    assert shown(root) == [tuple(map(no_blank_lines, pair)) for pair in tested]
+
+
+def test_a_changed_line_in_the_book_would_be_noticed():
+    block = "  a\n- b\n+ c\n"
+    assert without_marks(block) == ("a\nb", "a\nc")
+    with pytest.raises(AssertionError):
+        without_marks(block + "d e\n")
 
 
 # -------- one process
