@@ -93,7 +93,7 @@ def records(swept):
 
 
 def fake_run(ran):
-    def fake(experiment, method, point, seed, threads, other):
+    def fake(experiment, method, point, seed, threads, other, *where):
         ran.append((method, point, seed))
         return dict(method=method, point=point, seed=seed, spec=experiment.spec(method, point), sites={"fc1": [4, 3]},
                     on_at_start={"fc1": 4}, test_accuracy=0.5, parameters=1, macs=1, seconds=1.0), {}
@@ -141,7 +141,7 @@ def test_what_is_finished_is_not_run_again_and_another_specification_is_refused(
 def test_what_took_over_a_replaced_result_is_run_again(tmp_path, monkeypatch):
     ran, on = [], [3]
 
-    def fake(experiment, method, point, seed, threads, other):
+    def fake(experiment, method, point, seed, threads, other, *where):
         record, files = fake_run(ran)(experiment, method, point, seed, threads, other)
         return {**record, "sites": {"fc1": [4, on[0]]} if other is None else other["sites"]}, files
 
@@ -156,7 +156,7 @@ def test_what_took_over_a_replaced_result_is_run_again(tmp_path, monkeypatch):
 
 
 def test_a_run_that_breaks_off_loses_nothing_that_was_finished(tiny, tmp_path, monkeypatch):
-    def breaks(experiment, method, point, seed, threads, other):
+    def breaks(experiment, method, point, seed, threads, other, *where):
         if seed == 2:
             raise KeyboardInterrupt
         return fake_run([])(experiment, method, point, seed, threads, other)
@@ -169,7 +169,7 @@ def test_a_run_that_breaks_off_loses_nothing_that_was_finished(tiny, tmp_path, m
 
 def test_a_run_that_training_stops_is_kept_told_and_not_repeated(tmp_path, monkeypatch):
     digits, asked = data.load("digits"), []
-    monkeypatch.setattr(data, "load", lambda name: digits)
+    monkeypatch.setattr(data, "load", lambda name, **options: digits)
     bad = replace(TINY, methods={"dense": {**TINY.spec("dense"), "task_sgd": {"lr": 1e6}}, "switcher": {**SEARCH, "task_sgd": {"lr": 1e9}},
                                  "random": TINY.spec("random")}, seeds=(0, 1), controls=())
     results = experiments.run("bad", methods=["dense", "switcher"], folder=tmp_path, experiment=bad, progress=False)
@@ -185,6 +185,64 @@ def test_a_run_that_training_stops_is_kept_told_and_not_repeated(tmp_path, monke
     other = replace(bad, methods={**bad.methods, "switcher": {**SEARCH, "task_sgd": {"lr": 1e8}}})
     with pytest.raises(ProtocolError, match="another version of the specification"):
         table(results, ["switcher"], other)
+
+
+STARTED = {**SEARCH, "fit": {"epochs": 1, "every": 2}, "pretrain": {"epochs": 2, "task_sgd": SGD}, "finetune": {"until_epoch": 4, "task_sgd": SGD}}
+
+
+def test_what_several_methods_start_from_is_trained_once_and_counted_in_each(tmp_path, monkeypatch):
+    methods = {"live": STARTED, "stale": {**STARTED, "switched": {"refresh": 4}}, "dense": {**DENSE, "fit": {"epochs": 4}}}
+    experiment = Experiment("?", "lenet_300_100", "digits", methods, seeds=(0,), epochs=4)
+    kept = tmp_path / ".x.checkpoints"
+    before = {}
+    monkeypatch.setattr(Results, "add", lambda self, record, add=Results.add: before.update({record["method"]: sorted(
+        path.name.split("-")[0] for path in kept.iterdir())}) or add(self, record))
+    results = experiments.run("x", folder=tmp_path, experiment=experiment, threads=1, progress=False)
+    alone = runner.run_one(experiment, "live")[0]    # without checkpoints, everything is trained by itself
+    live, stale = results.find("live"), results.find("stale")
+    assert lasting([live]) == lasting([alone]) and stale["test_loss"] != live["test_loss"]
+    assert live["epochs"] == stale["epochs"] == 4 and live["seconds"] > live["search_seconds"]
+    assert before == {"live": ["pretrain"], "stale": ["pretrain"], "dense": ["fit", "pretrain"]} and not kept.exists()
+    assert violations({**live, "commit": "abc1234"}, experiment) == []
+
+
+@pytest.mark.parametrize("method", ["dense", "live"])
+def test_a_long_training_goes_on_where_it_was_killed(method, tmp_path, monkeypatch):
+    experiment = Experiment("?", "lenet_300_100", "digits", {"dense": {**DENSE, "fit": {"epochs": 4}}, "live": STARTED}, seeds=(0,))
+    whole, _ = runner.run_one(experiment, method)
+    batches, seen = data.Split.batches, []
+
+    def breaks(self, *arguments, **options):
+        seen.append(1)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return batches(self, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(data.Split, "batches", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            experiments.run("x", methods=[method], folder=tmp_path, experiment=experiment, threads=1, progress=False)
+    assert not Results(tmp_path / "x.json").runs and len(list((tmp_path / ".x.checkpoints").iterdir())) == 1
+    trained = []
+    monkeypatch.setattr(data.Split, "batches", lambda self, *a, **o: trained.append(1) or batches(self, *a, **o))
+    results = experiments.run("x", methods=[method], folder=tmp_path, experiment=experiment, threads=1, progress=False)
+    assert lasting(results.runs) == lasting([whole])
+    assert len(trained) == whole["epochs"] - 1 + 1    # one epoch was done before; the last look is at the test split
+
+
+@pytest.mark.parametrize("change", [{"pretrain": {"epochs": 2, "task_sgd": {"lr": 0.01}}}, {"model": {"widths": [40, 20]}}])
+def test_a_checkpoint_is_not_taken_for_one_of_another_training(change):
+    methods = {"one": STARTED, "other": {**STARTED, **change}, "same": {**STARTED, "switched": {"refresh": 9}}}
+    experiment = Experiment("?", "lenet_300_100", "digits", methods)
+    name = {(method, seed): runner._file("pretrain", experiment, (method, None, seed)) for method in methods for seed in (0, 1)}
+    assert name["one", 0] == name["same", 0] and len({name["one", 0], name["other", 0], name["one", 1]}) == 3
+    assert name["one", 0] != runner._file("pretrain", replace(experiment, tuning=True), ("one", None, 0))
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(ValueError, match="device='abacus' cannot be used here: "):
+        experiments.run("x", folder=tmp_path / "none", experiment=TINY, device="abacus")
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_method_that_takes_anothers_count_says_at_once_when_that_is_missing(tiny, tmp_path, monkeypatch):
@@ -206,7 +264,7 @@ def test_an_experiment_never_runs_on_a_stand_in(tmp_path, monkeypatch):
 def test_tuning_trains_on_the_training_part_and_never_sees_the_test_split(monkeypatch):
     digits, asked = data.load("digits"), []
     monkeypatch.setattr(runner, "evaluate", lambda model, split: asked.append(split) or evaluate(model, split))
-    monkeypatch.setattr(data, "load", lambda name: digits)
+    monkeypatch.setattr(data, "load", lambda name, **options: digits)
     record, _ = runner.run_one(replace(TINY, tuning=True), "dense")
     runner.run_one(TINY, "dense")
     assert record["train_examples"] == len(digits.train) < len(digits.full_train)
@@ -262,7 +320,7 @@ from switcher_lib.experiments.__main__ import main
 
 spec, folder, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
 digits = data.load("digits")
-data.load = lambda name: digits                 # each start would read it anew
+data.load = lambda name, **options: digits      # each start would read it anew
 
 def start():
     child = os.fork()
@@ -444,7 +502,7 @@ def test_a_dask_worker_with_several_threads_is_refused(tmp_path):
 def test_dask_results_are_written_as_soon_as_they_are_there(tmp_path, monkeypatch):
     """joblib's dask backend hands all over at the end."""
     distributed = pytest.importorskip("distributed")
-    def looks(experiment, method, point, seed, threads, other):
+    def looks(experiment, method, point, seed, threads, other, *where):
         if seed == 3:    # runs last: what was before it must be in the file
             path, until = tmp_path / "tiny.json", time.monotonic() + 30
             while not (path.exists() and len(Results(path).runs) == 3) and time.monotonic() < until:
@@ -797,6 +855,15 @@ def test_a_run_above_its_operating_point_is_refused(records, tmp_path, capsys):
     experiment = replace(SWEEP, methods={"cut": {20_000: CUT}}, controls=())    # its budget is 30,000
     spoilt = [{**r, "point": 20_000} for (m, p, _), r in records.items() if (m, p) == ("cut", 30_000)]
     assert_refused(spoilt, experiment, tmp_path, capsys, "are more than the operating point of 20000")
+
+
+def test_an_operating_point_counts_macs_where_those_are_the_price(records):
+    spec = {**CUT, "switched": {**CUT["switched"], "price": "macs"}}
+    record = {**copy.deepcopy(records["cut", 30_000, 0]), "spec": spec, "point": 28_000}
+    assert record["macs"] < 30_000 <= record["parameters"] + 200    # biases cost no MACs
+    for point, words in ((record["macs"], []), (record["macs"] - 1, [f"{record['macs']:,} MACs are more than the operating point"])):
+        told = violations({**record, "point": point}, replace(SWEEP, methods={"cut": {point: spec}}, controls=()))
+        assert len(told) == len(words) and all(part in told[0] for part in words)
 
 
 def test_part_of_a_data_set_is_refused(records):

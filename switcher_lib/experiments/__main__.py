@@ -47,6 +47,7 @@ def main(arguments=None):
             sub.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
             sub.add_argument("--threads", type=int, help="CPU threads for each run (default: the cores, shared)")
             sub.add_argument("--dask", metavar="ADDRESS", help="scheduler of a dask cluster that does the runs, or 'local'")
+            sub.add_argument("--device", default="cpu", help="where runs train, such as cuda (default: cpu)")
             sub.add_argument("--redo", action="store_true", help="replace results of another specification")
         elif command == "table":
             sub.add_argument("--draft", action="store_true", help="print what there is, even against the rules of comparison")
@@ -59,7 +60,7 @@ def main(arguments=None):
         name, experiment = named(options.name)
         if options.command == "run":
             results = run(name, options.seeds, options.methods, options.jobs, options.folder, options.threads,
-                          experiment=experiment, dask=options.dask, redo=options.redo)
+                          experiment=experiment, dask=options.dask, device=options.device, redo=options.redo)
             print(text(table(results, options.methods)))
             return
         if options.command == "latency":

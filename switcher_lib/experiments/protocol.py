@@ -14,6 +14,7 @@ from switcher_lib.metrics import count_parameters
 EXAMPLES = {"mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}
 TOLERANCE = 1e-12    # of a certificate
 CURVE = 5            # operating points that make a curve
+PRICED = {"parameters": "parameters", "macs": "MACs"}    # what an operating point counts
 NEEDED = ("data", "train_examples", "test_accuracy", "test_loss", "sites", "on_at_start", "parameters", "macs", "task_steps",
           "switcher_steps", "seconds", "certificate", "threads", "device", "torch", "python", "commit")
 
@@ -78,8 +79,9 @@ def violations(record, experiment):
             recount = count_parameters(rebuild(record, experiment))
         rule(told == recount, f"{told:,} parameters are told, its structure has {recount:,}")
     # while settings are tuned, a trial may fail to get there, and loses
-    rule(point is None or not searched or experiment.tuning or record["parameters"] <= point,
-         f"{record['parameters']:,} parameters are more than the operating point of {point}")
+    price = record["spec"].get("switched", {}).get("price", "parameters")
+    rule(point is None or not searched or experiment.tuning or record[price] <= point,
+         f"{record[price]:,} {PRICED[price]} are more than the operating point of {point}")
     return broken
 
 

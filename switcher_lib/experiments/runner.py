@@ -1,7 +1,10 @@
 """Runs an experiment: one record for each method, operating point and seed, written as soon as it is there."""
 
+import hashlib
+import json
 import os
 import platform
+import shutil
 import subprocess
 import tempfile
 from contextlib import contextmanager, nullcontext
@@ -19,7 +22,7 @@ from switcher_lib.errors import DataError, TrainingStopped, unknown_name
 from switcher_lib.experiments import transfer
 from switcher_lib.experiments.catalogue import EXPERIMENTS
 from switcher_lib.experiments.protocol import ProtocolError
-from switcher_lib.experiments.results import WHERE, Results, at, differences, follows, pack, unpack
+from switcher_lib.experiments.results import WHERE, Results, at, differences, follows, key, pack, unpack
 from switcher_lib.experiments.specs import Experiment, check_seeds, ramp
 from switcher_lib.experiments.tables import table
 from switcher_lib.metrics import count_macs, count_nonzero_parameters, count_nonzero_weights, macs_per_weight
@@ -98,9 +101,13 @@ def stored(name, methods=None):
     return results, found
 
 
-def run(name, seeds=None, methods=None, jobs=1, folder="results", threads=None, *, experiment=None, dask=None, redo=False,
-        progress=True):
+def run(name, seeds=None, methods=None, jobs=1, folder="results", threads=None, *, experiment=None, dask=None, device="cpu",
+        redo=False, progress=True):
     """Run what is missing of an experiment.
+
+    What takes longest, the training of a plain network, by itself or before a search, is kept after every epoch in a
+    hidden folder beside the results: a killed run goes on from there, and a network that several methods start from is
+    trained once. The folder goes when the experiment is complete.
 
     Parameters
     ----------
@@ -121,6 +128,8 @@ def run(name, seeds=None, methods=None, jobs=1, folder="results", threads=None, 
     dask : str, optional
         Address of a dask cluster's scheduler that does the runs, or ``"local"`` for one on this machine. The workers
         need this library and the data; this process alone writes.
+    device : str, default "cpu"
+        Where runs train, such as ``"cuda"``.
     redo : bool, default False
         Whether to replace results that another version of a specification has made.
     progress : bool, default True
@@ -150,6 +159,11 @@ def run(name, seeds=None, methods=None, jobs=1, folder="results", threads=None, 
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{what}={value!r} must be an integer of at least 1.")
     threads = threads or max(1, (os.cpu_count() or 1) // jobs)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device={device!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    checkpoints = (Path(folder) / f".{name}.checkpoints").resolve()
     with Results.locked(Path(folder) / f"{name}.json") as results:
         tasks = experiment.tasks(methods, seeds)
         _refuse_other_specs(experiment, results, tasks, redo)
@@ -160,26 +174,34 @@ def run(name, seeds=None, methods=None, jobs=1, folder="results", threads=None, 
                 _needed(experiment, results, task)    # says now what would be missing then
         bar = progress_bar(len(todo), name, progress)
         with _workers(jobs, dask) if todo else nullcontext() as work:
+            started = {_file("pretrain", experiment, task): task for task in todo if "pretrain" in experiment.spec(*task[:2])}
+            calls = [(pretrain_one, experiment, *task, threads, checkpoints, device) for task in started.values()]
+            list(work(calls) if calls else ())    # what they leave is in their checkpoints
             for batch in ([task for task in todo if task not in waiting], waiting):
-                calls = [(experiment, *task, threads, _needed(experiment, results, task)) for task in batch]
+                calls = [(run_one, experiment, *task, threads, _needed(experiment, results, task), checkpoints, device)
+                         for task in batch]
                 for record, files in work(calls) if calls else ():
                     for suffix, content in files.items():
                         results.write(content, results.path.with_name(f"{name}-{suffix}"))
                     results.add(record)
+                    (checkpoints / _file("fit", experiment, key(record))).unlink(missing_ok=True)
                     bar.update()
         bar.close()
+        if checkpoints.exists() and (not any(checkpoints.iterdir())
+                                     or all(_done(experiment, results, task) for task in experiment.tasks())):
+            shutil.rmtree(checkpoints)
     return results
 
 
 @contextmanager
 def _workers(jobs, dask):
-    """Yield what does the runs, in processes here or on a cluster: from calls' arguments to results, as they come.
+    """Yield what does the runs, in processes here or on a cluster: from functions and arguments to results, as they come.
 
     joblib's own dask backend hands over all results at the end: a kill would lose them.
     """
     if dask is None:
         parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-        yield lambda calls: parallel(joblib.delayed(run_one)(*call) for call in calls)
+        yield lambda calls: parallel(joblib.delayed(call)(*arguments) for call, *arguments in calls)
         return
     try:
         from dask.distributed import Client, as_completed
@@ -191,7 +213,7 @@ def _workers(jobs, dask):
             raise ValueError(f"dask={dask!r}: a worker has several threads, but runs share a process's random numbers; start "
                              "workers with --nthreads 1.")
         yield lambda calls: (future.result() for future in as_completed(
-            [client.submit(run_one, *call, pure=False) for call in calls]))
+            [client.submit(*call, pure=False) for call in calls]))
 
 
 def _refuse_other_specs(experiment, results, tasks, redo):
@@ -241,7 +263,33 @@ class _Once:
         return split
 
 
-def run_one(experiment, method, point=None, seed=0, threads=1, other=None):
+def _file(part, experiment, task):
+    """The name of the checkpoint of a part of a task's specification, after all that its training depends on."""
+    method, point, seed = task
+    spec = experiment.spec(method, point)
+    told = [experiment.model, spec.get("model"), experiment.data, experiment.tuning, seed, torch.__version__,
+            spec["pretrain"] if part == "pretrain" else [method, point, spec]]
+    return f"{part}-{hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]}.pt"
+
+
+def pretrain_one(experiment, method, point, seed, threads, checkpoints, device):
+    """Train what a task and maybe others start from, and leave it as a checkpoint; the arguments are those of :func:`run_one`."""
+    with _threads(threads):
+        one = _Run(experiment, method, point, seed, None, checkpoints, device)
+        one.pretrained(one.model())
+
+
+@contextmanager
+def _threads(number):
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def run_one(experiment, method, point=None, seed=0, threads=1, other=None, checkpoints=None, device="cpu"):
     """Run one method at one operating point with one seed.
 
     Parameters
@@ -258,6 +306,10 @@ def run_one(experiment, method, point=None, seed=0, threads=1, other=None):
         CPU threads.
     other : dict, optional
         The record of the method whose counts or structure this one takes over.
+    checkpoints : Path, optional
+        Folder in which long training is kept after every epoch, to go on from there.
+    device : str, default "cpu"
+        Where it trains.
 
     Returns
     -------
@@ -268,27 +320,25 @@ def run_one(experiment, method, point=None, seed=0, threads=1, other=None):
     files : dict of str to bytes
         Endings of file names, and what goes into them.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     try:
-        return _Run(get(experiment), method, point, seed, other).record(threads)
+        with _threads(threads):
+            return _Run(get(experiment), method, point, seed, other, checkpoints, device).record(threads)
     except TrainingStopped as error:    # a failure is a result, too
         return dict(method=method, point=point, seed=seed, spec=get(experiment).spec(method, point), stopped=str(error),
                     threads=threads, torch=torch.__version__, python=platform.python_version(), commit=_commit()), {}
     except Exception as error:
         error.add_note(f"It was the run of {method!r}{at(point)} with seed {seed}; what was finished before it is kept.")
         raise
-    finally:
-        torch.set_num_threads(before)
 
 
 class _Run:
     """One run: make the model, cut or search, train what is left, look at the test set once."""
 
-    def __init__(self, experiment, method, point, seed, other):
+    def __init__(self, experiment, method, point, seed, other, checkpoints, device):
         self.experiment, self.method, self.point, self.seed, self.other = experiment, method, point, seed, other
+        self.checkpoints, self.device = checkpoints, device
         self.spec = experiment.spec(method, point)
-        self.data = data_module.load(experiment.data)
+        self.data = data_module.load(experiment.data, device=device)
         if self.data.is_stand_in:
             raise DataError(f"{experiment.data} could not be had, and an experiment never runs on a stand-in: {self.data.source}")
         tuning = experiment.tuning
@@ -300,15 +350,14 @@ class _Run:
         self.files = {}
 
     def record(self, threads):
-        spec = self.spec
-        seed_everything(self.seed)
-        model = models.make(self.experiment.model, **spec.get("model", {}))
+        spec, model = self.spec, self.model()
         self.level = spec.get("switched", {}).get("level", "neuron")
         with nullcontext() if self.other is None else torch.random.fork_rng(devices=[]):
             if self.other is not None:
                 model = self._take_over(model)
         if spec["kind"] == "plain":
-            self._train_plain(model, {**spec["fit"], "task_sgd": spec["task_sgd"], "noise": spec.get("noise", 0.0)}, self.seed)
+            self._train_plain(model, {**spec["fit"], "task_sgd": spec["task_sgd"], "noise": spec.get("noise", 0.0)}, self.seed,
+                              None if self.other else "fit")
         else:
             model = self._compacted(self._transfer() if spec["kind"] == "transfer" else self._search(model))
             if "finetune" in spec:
@@ -324,14 +373,23 @@ class _Run:
             weights=count_nonzero_weights(model), macs=macs, dense_macs=count_macs(model, self.data.example),
             epochs=self.epochs, task_steps=self.task_steps, switcher_steps=self.switcher_steps,
             seconds=round(self.seconds, 2), search_seconds=round(self.search_seconds, 2), certificate=self.certificate,
-            threads=threads, device="cpu", torch=torch.__version__, python=platform.python_version(), commit=_commit(),
+            threads=threads, device=self.device, torch=torch.__version__, python=platform.python_version(), commit=_commit(),
         ), self.files
+
+    def model(self):
+        """Return the untrained network."""
+        seed_everything(self.seed)
+        return models.make(self.experiment.model, **self.spec.get("model", {}))
+
+    def pretrained(self, model):
+        """Train a network before a search; methods that do the same share a checkpoint."""
+        self._train_plain(model, self.spec["pretrain"], self.seed + 2000, "pretrain")
 
     def _search(self, model):
         """Search a structure; return the switched network."""
-        spec, model = self.spec, model.to(memory_format=torch.channels_last)
+        spec, model = self.spec, model.to(self.device, memory_format=torch.channels_last)
         if "pretrain" in spec:
-            self._train_plain(model, spec["pretrain"], self.seed + 2000)
+            self.pretrained(model)
         options = dict(spec.get("options", {}))
         if "inside" in spec:
             options = {"switcher": partial(SWITCHERS[spec["inside"]], **options), "seed": self.seed}
@@ -384,15 +442,17 @@ class _Run:
         self.start = {key: on for key, (_, on) in self.sites.items()}
         return keep_zeros(fold(net)) if self.level == "connection" else compact(net, self.data.example).model
 
-    def _train_plain(self, model, settings, seed):
-        """Train a network without a switcher; with noise on its activations if the settings say so."""
+    def _train_plain(self, model, settings, seed, keep=None):
+        """Train a network without a switcher, with noise on its activations if the settings say so; ``keep`` names its checkpoint."""
         settings = dict(settings)
         if "until_epoch" in settings:
             settings["epochs"] = settings.pop("until_epoch") - self.epochs
         sgd, noise = partial(SGD, **settings.pop("task_sgd")), settings.pop("noise", 0.0)
-        net = model.to(memory_format=torch.channels_last)    # quicker for convolutions on a CPU, and nothing to other layers
+        net = model.to(self.device, memory_format=torch.channels_last)    # quicker for convolutions on a CPU, and nothing to other layers
         if noise:    # a switcher that leaves every factor at 1 and brings the noise
             net = Switched(model, self.train.images[:2], switcher=partial(RandomSwitcher, off=0.0), noise=noise, switch_inputs=True)
+        if keep and self.checkpoints:
+            settings["checkpoint"] = self.checkpoints / _file(keep, self.experiment, (self.method, self.point, self.seed))
         self._count(fit(net, self.train, seed=seed, progress=False, task_optimizer=sgd, **settings))
 
     def _count(self, history):

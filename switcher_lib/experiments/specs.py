@@ -53,7 +53,7 @@ class Experiment:
         Name for :func:`switcher_lib.data.load`.
     methods : dict
         For each method a specification, or one for each operating point: {point: specification}, the point a number of
-        parameters. A specification is plain data. ``kind`` is ``"plain"``, ``"switched"`` or ``"transfer"`` (a trained
+        parameters, or of MACs where ``switched`` says ``price="macs"``. A specification is plain data. ``kind`` is ``"plain"``, ``"switched"`` or ``"transfer"`` (a trained
         network is cut in one pass, by a switcher that has learned on others or by a rule); the other entries are
         arguments: of the model (``model``), of :class:`~switcher_lib.Switched` (``switched``), of the switcher
         (``switcher``, ``options``, ``inside``), of :func:`~switcher_lib.fit` (``fit``), of the optimizers (``task_sgd``,
@@ -109,7 +109,7 @@ class Experiment:
                 raise ValueError(f"{method}: {spec!r} must be a specification, or {{operating point: specification}}.")
             for point in self.points(method):
                 if point is not None and not _at_least_one(point):
-                    raise ValueError(f"{method}: {point!r} is no operating point, a number of parameters of at least 1; and a "
+                    raise ValueError(f"{method}: {point!r} is no operating point, a number of parameters or MACs of at least 1; and a "
                                      "specification has a 'kind'.")
                 check_spec(self.spec(method, point), _where(method, point), self.model)
         for method in self.methods:

@@ -33,6 +33,10 @@ class Course:
         Of the search, as in :func:`~switcher_lib.fit`; that of all other training is what ``finetune`` says.
     warmup : int
         Epochs of the task network alone before a search against a cost, part of ``search``.
+    augment : str or None
+        Of all training, as in :func:`~switcher_lib.fit`.
+    pretrain : dict or None
+        The training of the whole network that every search starts from, part of ``epochs``. Dense gets its optimizer.
     """
 
     epochs: int
@@ -44,10 +48,12 @@ class Course:
     check_every: int | None = None
     precision: str | None = None
     warmup: int = 0
+    augment: str | None = None
+    pretrain: dict | None = None
 
     def _fit(self, epochs, every, **more):
-        return {"epochs": epochs, "batch_size": BATCH, "every": every, **more,
-                **({"precision": self.precision} if self.precision else {})}
+        told = {"precision": self.precision, "augment": self.augment}
+        return {"epochs": epochs, "batch_size": BATCH, "every": every, **more, **_given(told)}
 
     def by_cost(self, switcher, size, *, options=None, cost, lr, every, check_every=None, **switched):
         """Specify a search by the switcher's own learning, against a cost that rises until it is small enough.
@@ -77,6 +83,7 @@ class Course:
         alone, late = ({"warmup": self.warmup}, {"begin": self.warmup / self.search}) if self.warmup else ({}, {})
         return {"kind": "switched", "switcher": switcher, "options": options or {}, "switched": {**self.switched, **switched},
                 "task_sgd": self.sgd, "finetune": self.finetune, "switcher_adam": {"lr": lr, "fused": True},
+                **_given({"pretrain": self.pretrain}),
                 "fit": self._fit(self.search, every, stop_at=size, cost={"start": 0.0, "end": cost, "until": 0.8, **late},
                                  **({"check_every": check} if check else {}), **alone)}
 
@@ -98,7 +105,7 @@ class Course:
         """
         return {"kind": "switched", "switcher": switcher, "options": {"budget": size, **options}, "switched": self.switched,
                 "task_sgd": self.sgd, "finetune": self.finetune, "switcher_adam": {"lr": 1e-3},
-                "fit": self._fit(epochs, every, schedule="constant")}
+                **_given({"pretrain": self.pretrain}), "fit": self._fit(epochs, every, schedule="constant")}
 
     def plain(self, **more):
         """Specify a network without a switcher, with the whole budget of epochs.
@@ -108,8 +115,14 @@ class Course:
         **more
             Further fields of the specification.
         """
-        precision = {name: value for name, value in self.finetune.items() if name == "precision"}
-        return {"kind": "plain", "fit": {"epochs": self.epochs, "batch_size": BATCH, **precision}, "task_sgd": self.sgd, **more}
+        told = {"precision": self.finetune.get("precision"), "augment": self.augment}
+        return {"kind": "plain", "fit": {"epochs": self.epochs, "batch_size": BATCH, **_given(told)},
+                "task_sgd": (self.pretrain or {}).get("task_sgd", self.sgd), **more}
+
+
+def _given(fields):
+    """Return the fields that are not None."""
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 # -- the methods: each takes a course and its settings, and returns a function from the size to a specification
@@ -188,8 +201,8 @@ def scl(course, cost, lr, every):
     return lambda size: course.by_cost("scl", size, cost=cost, lr=lr, every=every)
 
 
-def slimming(course, strength, scope="layer", epochs=8):
-    """Return network slimming's, with BatchNorm.
+def slimming(course, strength, scope="layer", epochs=8, add_norm=True):
+    """Return network slimming's.
 
     Parameters
     ----------
@@ -199,9 +212,12 @@ def slimming(course, strength, scope="layer", epochs=8):
         Of its penalty, and of its cut.
     epochs : int, default 8
         Of the search.
+    add_norm : bool, default True
+        Whether the network is given BatchNorm, which it has not by itself; the run folds it.
     """
-    return lambda size: {**course.by_cut("slimming", size, epochs=epochs, options={"strength": strength, "scope": scope}, every="joint"),
-                         "model": {"batch_norm": True}}
+    model = {"model": {"batch_norm": True}} if add_norm else {}
+    options = {"strength": strength, "scope": scope}
+    return lambda size: {**course.by_cut("slimming", size, epochs=epochs, options=options, every="joint"), **model}
 
 
 def magnitude(course, epochs, **options):
@@ -219,7 +235,7 @@ def magnitude(course, epochs, **options):
     return lambda size: course.by_cut("magnitude", size, epochs=epochs, options=options)
 
 
-def tuning(what, model, course, trials, size):
+def tuning(what, model, course, trials, size, data="mnist"):
     """Return the experiment in which each method's settings are chosen, on the validation split.
 
     Parameters
@@ -234,14 +250,17 @@ def tuning(what, model, course, trials, size):
         {method: functions from the size to a specification}, as many for each method.
     size : int
         The operating point.
+    data : str, default "mnist"
+        The data set's name.
     """
+    priced = {"parameters": "parameters", "macs": "MACs"}[course.switched.get("price", "parameters")]
     return Experiment(
-        question=f"{what}'s validation split, {size:,} parameters: which settings for each method?",
-        model=model, data="mnist", seeds=(100,), epochs=course.epochs, tuning=True,
+        question=f"{what}'s validation split, {size:,} {priced}: which settings for each method?",
+        model=model, data=data, seeds=(100,), epochs=course.epochs, tuning=True,
         methods={f"{method}, trial {i}": {size: make(size)} for method, makes in trials.items() for i, make in enumerate(makes)})
 
 
-def comparison(question, model, course, trials, choice, sizes, controls):
+def comparison(question, model, course, trials, choice, sizes, controls, **more):
     """Return the experiment in which each method runs at every size, by the settings that won.
 
     Parameters
@@ -258,8 +277,11 @@ def comparison(question, model, course, trials, choice, sizes, controls):
         Operating points.
     controls : dict of callable
         {name: function from the methods so far and the size to a specification}; these are not tuned.
+    **more
+        Further arguments of :class:`Experiment`: ``data`` where it is not MNIST, ``seeds``, ``curve``.
     """
     methods = {"dense": course.plain()}
     methods |= {method: {size: trials[method][i](size) for size in sizes} for method, i in choice.items()}
     methods |= {name: {size: make(methods, size) for size in sizes} for name, make in controls.items()}
-    return Experiment(question=question, model=model, data="mnist", epochs=course.epochs, methods=methods, curve=True, controls=("dense",))
+    return Experiment(**{"question": question, "model": model, "data": "mnist", "epochs": course.epochs, "methods": methods,
+                         "curve": True, "controls": ("dense",), **more})
