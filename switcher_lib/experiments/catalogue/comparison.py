@@ -47,12 +47,11 @@ CONNECTION_SIZES = (27_000, 13_700, 9_300, 6_000, 4_846)    # with at most 410 b
 CONNECTION = Course(TOTAL, SEARCH_EPOCHS, FAST, {"level": "connection"}, {**REST, "task_sgd": SGD})
 
 # λ, Adam's rate and turns; scope, start and end of cutting: tried for LeNet-5's connections, too
-ENTRY_SETTINGS = ((30.0, 1e-3, 4), (30.0, 2e-3, 4), (100.0, 1e-3, 4), (20.0, 2e-3, 4))
 FREE_SETTINGS = ((30.0, 3e-3, "joint"), (100.0, 3e-3, "joint"), (30.0, 1e-2, 4), (100.0, 1e-2, 4))
 CUT_SETTINGS = (("global", 0.1, 0.95), ("global", 0.5, 1.0), ("global", 1.0, 1.0), ("layer", 0.1, 0.95))
 
 CONNECTION_TRIALS = {
-    "switcher": [entry(CONNECTION, c, lr, e) for c, lr, e in ENTRY_SETTINGS],
+    "switcher": [entry(CONNECTION, c, lr, 4) for c, lr in ((30.0, 1e-3), (30.0, 2e-3), (100.0, 1e-3), (20.0, 2e-3))],
     "free gates": [free(CONNECTION, c, lr, e) for c, lr, e in FREE_SETTINGS],
     "L0": [l0(CONNECTION, c, lr, on=0.7) for c, lr in ((30.0, 1e-2), (30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2))],
     "SCL": [scl(CONNECTION, c, 1e-2, "joint") for c in (1e4, 3e4, 1e5, 1e6)],
