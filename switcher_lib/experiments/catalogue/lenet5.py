@@ -4,6 +4,8 @@ A step takes eight times as long as LeNet-300-100's: fewer epochs, and bfloat16 
 learning rate of LeNet-300-100 some small ones do not survive the first steps after the cut.
 """
 
+from dataclasses import replace
+
 from switcher_lib.experiments.catalogue.comparison import CUT_SETTINGS, FREE_SETTINGS
 from switcher_lib.experiments.catalogue.recipes import (
     BATCH, SGD, Course, comparison, entry, free, l0, magnitude, row, scl, slimming, tuning,
@@ -47,10 +49,12 @@ CONNECTION_SIZES = (43_000, 21_600, 10_800, 5_400, 4_000)    # with at most 580 
 CONNECTION = Course(CONNECTION_TOTAL, CONNECTION_SEARCH, SLOW, {"level": "connection", "convolutions": True},
                     {"until_epoch": CONNECTION_TOTAL, "batch_size": BATCH, "task_sgd": SLOW, "precision": "bfloat16"},
                     check_every=10, precision="bfloat16")
+WARM = replace(CONNECTION, warmup=1)
 
 CONNECTION_TRIALS = {
-    # at LeNet-300-100's settings none of four got below 17,000 parameters in so few epochs: larger steps
-    "switcher": [entry(CONNECTION, c, lr, 4) for c, lr in ((30.0, 4e-3), (30.0, 8e-3), (100.0, 2e-3), (100.0, 4e-3))],
+    # at LeNet-300-100's settings none of four got below 17,000 parameters in so few epochs: larger steps, from weights worth reading
+    "switcher": [entry(course, c, lr, 4) for course, c, lr in ((CONNECTION, 30.0, 4e-3), (WARM, 30.0, 8e-3), (WARM, 100.0, 4e-3),
+                                                               (WARM, 300.0, 4e-3))],
     "free gates": [free(CONNECTION, c, lr, e) for c, lr, e in FREE_SETTINGS],
     "L0": [l0(CONNECTION, c, lr, on=0.7) for c, lr in ((30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2), (300.0, 3e-2))],
     "SCL": [scl(CONNECTION, c, 1e-2, "joint") for c in (3e4, 1e5, 3e5, 1e6)],
