@@ -781,8 +781,23 @@ def test_a_collapsed_network_has_what_compaction_leaves_and_no_other_number(reco
     collapsed = {**record, "sites": {**record["sites"], **off},
                  "mask": {**record["mask"], **{key: pack(torch.zeros(total)) for key, (total, _) in off.items()}}}
     assert violations({**collapsed, "parameters": 24}, SWEEP) == []    # one pixel, one neuron, one neuron, ten classes
+    assert violations({**collapsed, "parameters": 22}, SWEEP) == []    # without the two weights that are 0
     for told in (23, 25, 9_000):
         assert violations({**collapsed, "parameters": told}, SWEEP) == [f"{told:,} parameters are told, its structure has 24"]
+
+
+def test_an_operating_point_whose_runs_all_stopped_is_one_of_the_curve(records, tmp_path):
+    methods = {"cut": {point: {**CUT, "options": {"budget": point}} for point in (50_000, 45_000, 40_000, 35_000, 30_000)}}
+    experiment = replace(SWEEP, methods=methods, curve=True, controls=(), seeds=(0,))
+    runs = [{**records[CUT_KEY], "point": point, "spec": experiment.spec("cut", point), "seed": 0} for point in methods["cut"]]
+    results = Results(tmp_path / "x.json")
+    stopped = {name: runs[-1][name] for name in ("method", "point", "seed", "spec")} | {"stopped": "the loss is not finite"}
+    for record in [*runs[:-1], stopped]:
+        results.add(record)
+    assert [row.point for row in table(results, ["cut"], experiment) if row.seeds] == [50_000, 45_000, 40_000, 35_000]
+    results.runs.pop()
+    with pytest.raises(ProtocolError, match="cut: 4 operating points"):
+        table(results, ["cut"], experiment)
 
 
 def test_a_good_sweep_keeps_every_rule(swept, records):

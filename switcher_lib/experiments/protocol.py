@@ -9,7 +9,7 @@ import math
 from collections import Counter
 
 from switcher_lib.experiments.results import at, count, follows, key, rebuild, unpack
-from switcher_lib.metrics import count_parameters
+from switcher_lib.metrics import count_nonzero_parameters, count_parameters
 
 EXAMPLES = {"mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}
 TOLERANCE = 1e-12    # of a certificate
@@ -75,8 +75,10 @@ def violations(record, experiment):
         rule(int(unpack(mask, (total,)).sum()) == on, f"at {name!r} the mask and the count of what is on differ")
     if record.get("level", "neuron") == "neuron" and not broken:
         told, recount = record["parameters"], count(record, experiment)
-        if told != recount:    # compaction may take out more than is off, or keep a layer's last neuron
-            recount = count_parameters(rebuild(record, experiment))
+        if told != recount:    # compaction may take out more than is off, or keep a layer's last neuron, whose numbers may be 0
+            rebuilt = rebuild(record, experiment)
+            recount = count_parameters(rebuilt)
+            told = recount if told == count_nonzero_parameters(rebuilt) else told
         rule(told == recount, f"{told:,} parameters are told, its structure has {recount:,}")
     # while settings are tuned, a trial may fail to get there, and loses
     price = record["spec"].get("switched", {}).get("price", "parameters")
@@ -126,7 +128,7 @@ def check(results, experiment, methods):
             if missing and (have or method in experiment.controls):
                 plural = "s" * (len(missing) > 1)
                 broken.append(f"{method}{at(point)}: no result for seed{plural} {', '.join(map(str, missing))}")
-        there = [point for point in experiment.points(method) if results.of(method, point)]
+        there = [point for point in experiment.points(method) if results.of(method, point) or results.stopped(method, point)]
         spec = experiment.spec(method, experiment.points(method)[0])
         if experiment.curve and spec["kind"] == "switched" and not spec.get("untrained") and 0 < len(there) < CURVE:
             broken.append(f"{method}: {len(there)} operating point{'s' * (len(there) > 1)}; a curve has at least {CURVE}")
