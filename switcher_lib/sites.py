@@ -423,12 +423,11 @@ def _neuron_site(group, wiring, face):
         names = [f"{path}.{name}" for path in paths for name in ("weight", "bias")]
         return tuple(axis(name, 0) for name in names if (name, 0) in here)
 
-    buffers = {f"{path}.{name}" for path, module in wiring.modules.items() for name, _ in module.named_buffers(recurse=False)}
     own = of_layers([producer.path for producer in writers])
-    passed = tuple(axis(name, dim) for name, dim in here if dim == 0 and name not in buffers)
+    passed = tuple(axis(name, dim) for name, dim in here if dim == 0 and name not in wiring.buffers)
     readers = dict.fromkeys(f"{read.path}.weight" for read in wiring.reads)
     outgoing = tuple(axis(name, 1) for name in readers if (name, 1) in here)
-    incoming = of_layers(dict.fromkeys(gate.path for gate in sorted(gates, key=lambda gate: list(wiring.modules).index(gate.path))))
+    incoming = of_layers(dict.fromkeys(gate.path for gate in sorted(gates, key=lambda gate: wiring.order[gate.path])))
     first = writers[0].path
     return Site(first.replace(".", "_"), first, len(roots), "neuron", own, incoming, outgoing, face, passed,
                 tuple(producer.path for producer in writers))

@@ -180,6 +180,10 @@ class Wiring:
     ----------
     modules : dict of str to nn.Module
         Path to module.
+    order : dict of str to int
+        Path to its place among the modules.
+    buffers : set of str
+        Names of all buffers.
     producers : dict of str to Producer
         The Linear and Conv layers that write neurons.
     reads : list of Read
@@ -198,6 +202,8 @@ class Wiring:
 
     def __init__(self, model, graph, example):
         self.modules = dict(model.named_modules())
+        self.order = {path: i for i, path in enumerate(self.modules)}
+        self.buffers = {f"{path}.{name}" for path, module in self.modules.items() for name, _ in module.named_buffers(recurse=False)}
         self.producers, self.reads, self.axes, self.fixed, self.through, self.opaque = {}, [], {}, {}, {}, {}
         self._parent = [NOBODY]            # union-find over labels: neurons that can only go together
         self._shared = shared_parameters(model)
