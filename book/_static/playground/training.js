@@ -82,7 +82,7 @@ const PlaygroundTraining = (() => {
       } else {
         this.loss = both.taskStep(x, labels, task);
         this.taskSteps += 1;
-        if (learns && this.taskSteps % every === 0) {
+        if (learns && this.taskSteps % Number(every) === 0) { // never where `every` is a word
           both.switcherStep(x, labels, turns, lambda);
           this.switcherSteps += 1;
         }
