@@ -10,7 +10,11 @@
 
 const PlaygroundEngine = (() => {
   const parameter = (size) => ({ value: new Float64Array(size), grad: new Float64Array(size) });
-  const sum = (values) => values.reduce((total, v) => total + v, 0);
+  const sum = (values) => {
+    let total = 0;
+    for (let i = 0; i < values.length; i++) total += values[i];
+    return total;
+  };
 
   // ---------------------------------------------------------------------------------------------------- a layer
 
@@ -36,8 +40,9 @@ const PlaygroundEngine = (() => {
       const z = new Float64Array(n * outputs);
       for (let r = 0; r < n; r++) {
         for (let j = 0; j < outputs; j++) {
+          const [row, example] = [j * inputs, r * inputs];
           let total = b[j];
-          for (let i = 0; i < inputs; i++) total += W[j * inputs + i] * h[r * inputs + i];
+          for (let i = 0; i < inputs; i++) total += W[row + i] * h[example + i];
           z[r * outputs + j] = total;
         }
       }
@@ -354,7 +359,8 @@ const PlaygroundEngine = (() => {
     const rows = new Float64Array(n * width);
     let from = 0;
     for (const block of blocks) {
-      block.values = Float64Array.from(block.places, ({ p, index }) => p.value[index]);
+      block.values = new Float64Array(block.places.length);
+      block.places.forEach(({ p, index }, e) => (block.values[e] = p.value[index]));
       block.mean = sum(block.values) / block.values.length;
       block.sigma = Math.sqrt(Math.max(sum(block.values.map((v) => v * v)) / block.values.length - block.mean ** 2, 0));
       block.values.forEach((v, e) => {

@@ -354,6 +354,7 @@ const PlaygroundView = (() => {
     const drawNetwork = (seen) => network.paint((pen, width, height) => {
       const { sizes, layers, face } = training.net;
       const s = training.s;
+      const { on } = history.at(-1);
       const last = sizes.length - 1;
       const [top, bottom, side] = [24, 4, 26];
       const columns = sizes.map((_, l) => side + (l / last) * (width - 2 * side));
@@ -429,7 +430,6 @@ const PlaygroundView = (() => {
             pen.strokeRect(cx - full / 2 - 2, cy - full / 2 - 2, full + 4, full + 4);
           }
         }
-        const on = sizes.map((_, k) => Array.from({ length: sizes[k] }, (__, j) => j).filter((j) => used(k, j)).length);
         pen.fillStyle = colours.ink;
         pen.font = "12px system-ui, sans-serif";
         pen.textAlign = l === 0 ? "left" : l === last ? "right" : "center";
@@ -474,9 +474,10 @@ const PlaygroundView = (() => {
       pen.beginPath();
       for (let r = 0; r + 1 < GRID; r++) {
         for (let c = 0; c + 1 < GRID; c++) {
+          const at = r * GRID + c;
+          const above = (v[at] > 0) + (v[at + 1] > 0) + (v[at + GRID] > 0) + (v[at + GRID + 1] > 0);
+          if (above === 0 || above === 4) continue;
           const corners = [[r, c], [r, c + 1], [r + 1, c + 1], [r + 1, c]].map(([a, b]) => [a, b, v[a * GRID + b]]);
-          const first = corners[0][2] > 0;
-          if (corners.every((corner) => corner[2] > 0 === first)) continue;
           const crossings = [];
           corners.forEach(([a, b, p], k) => {
             const [a2, b2, q] = corners[(k + 1) % 4];
