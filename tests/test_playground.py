@@ -626,6 +626,21 @@ def test_every_link_of_the_page_is_in_the_table():
 
 
 @pytest.mark.parametrize("link", links_of_the_page())
+def test_page_prints_the_table_s_numbers_beside_the_link(link):
+    section = PAGE.read_text(encoding="utf-8").partition("## Five experiments")[2]
+    [paragraph] = [one for one in section.split("\n\n") if f'"{link}"' in one]
+    steps, first, _ = TABLE[link.removeprefix("#play:").replace("&seed=1", "")]
+    forms = {"parameters": ("{}", paragraph), "test": ("{:.1%}", paragraph), "back": ("{}", section), "went": ("{}", section)}
+    for name, value in first.items():
+        if name in forms:
+            form, where = forms[name]
+            number = re.escape(form.format(value).replace("%", " %"))
+            assert re.search(rf"(?<![\d.]){number}(?!\d|\.\d)", where), (name, value)
+    before, _, after = section.partition(f'"{link}"')
+    assert f"{steps:,}" in before[-700:] + after[:700]    # "the same": steps may be said once for two links
+
+
+@pytest.mark.parametrize("link", links_of_the_page())
 def test_experiment_does_what_the_page_says(engine, settings, link):
     engine.add_script_tag(path=FOLDER / "data.js")
     engine.add_script_tag(path=FOLDER / "training.js")

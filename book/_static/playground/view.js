@@ -586,15 +586,20 @@ const PlaygroundView = (() => {
         return;
       }
       change(found.settings, { fresh: true, silent: true });
+      // What the link has set must be seen
+      if (SETTINGS.some(({ name, group: of, start: usual }) => of.startsWith("More") && settings[name] !== usual)) more.open = true;
       if (found.complaints.length) {
-        const more = found.complaints.length > 4 ? ` and ${found.complaints.length - 4} more` : "";
-        notify(`The link asks for what the playground does not have: ${found.complaints.slice(0, 4).join(", ")}${more}. The defaults stand in their place.`);
+        const rest = found.complaints.length > 4 ? ` and ${found.complaints.length - 4} more` : "";
+        notify(`The link asks for what the playground does not have: ${found.complaints.slice(0, 4).join(", ")}${rest}. The defaults stand in their place.`);
       } else if (!first) notify("The experiment is set up. Press Run.");
       if (first) return;
       root.scrollIntoView({ block: "start", behavior: "auto" });
       run.focus({ preventScroll: true });
     };
     window.addEventListener("hashchange", () => follow());
+    document.addEventListener("click", (event) => { // a link to what the address says already changes no address
+      if (event.target.closest?.('a[href^="#play:"]')?.hash === window.location.hash) follow();
+    });
     keepKeys(root);
     follow({ first: true });
 
