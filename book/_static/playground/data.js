@@ -35,7 +35,8 @@ const PlaygroundData = (() => {
   const FEATURES = {
     xy: [["x₁", (u) => u], ["x₂", (_, v) => v]],
     seven: [
-      ["x₁", (u) => u], ["x₂", (_, v) => v], ["x₁²", (u) => (u * u) / 2], ["x₂²", (_, v) => (v * v) / 2], // halved: all of about the same size
+      ["x₁", (u) => u], ["x₂", (_, v) => v],
+      ["x₁²", (u) => (u * u) / 2], ["x₂²", (_, v) => (v * v) / 2], // halved: all of about the same size
       ["x₁x₂", (u, v) => u * v], ["sin 2x₁", (u) => Math.sin(2 * u)], ["sin 2x₂", (_, v) => Math.sin(2 * v)],
     ],
   };

@@ -25,7 +25,7 @@ const PlaygroundSettings = (() => {
     { name: "who", group: "Switcher", label: "Who decides s", kind: "select", restart: true, start: "row",
       ...words({ row: "row switcher", shuffled: "shuffled weights", free: "free gates", nobody: "nobody: all 1" }) },
     { name: "gate", group: "Switcher", label: "Gate", kind: "select", restart: true, start: "clamp",
-      ...words({ clamp: "clamp", clamp_centred: "clamp_centred", relu: "relu", relu_tanh: "relu_tanh", relu_bn: "relu_bn", step: "step" }) },
+      ...words(Object.fromEntries(["clamp", "clamp_centred", "relu", "relu_tanh", "relu_bn", "step"].map((gate) => [gate, gate]))) },
     { name: "every", group: "Switcher", label: "Switcher steps", kind: "select", start: "4",
       ...words({ 1: "after every task step", 2: "after every 2", 4: "after every 4", 8: "after every 8", 16: "after every 16",
         epoch: "whole epochs by turns", joint: "joint: no turns" }) },
@@ -48,7 +48,8 @@ const PlaygroundSettings = (() => {
     { name: "flow", group: "More: switcher", label: "θ's gradient flows through s", kind: "check", start: false, values: [false, true] },
     { name: "warmup", group: "More: switcher", label: "Warm-up, task steps", kind: "slider", restart: true, start: 0,
       values: [0, 100, 200, 500, 1000, 2000] },
-    { name: "speed", group: "Speed", label: "Steps per frame", kind: "select", start: "5", ...words({ 1: "1", 2: "2", 5: "5", 10: "10", 20: "20" }) },
+    { name: "speed", group: "Speed", label: "Steps per frame", kind: "select", start: "5",
+      ...words({ 1: "1", 2: "2", 5: "5", 10: "10", 20: "20" }) },
   ];
 
   const defaults = () => Object.fromEntries(SETTINGS.map(({ name, start }) => [name, start]));

@@ -26,9 +26,9 @@ const PlaygroundTraining = (() => {
       this.both = new Switched(this.net, this.switcher);
 
       this.batches = random("batches");
-      Object.assign(this, { taskSteps: 0, switcherSteps: 0, queue: [], turn: "task", loss: NaN, wentOff: new Set(), cameBack: new Set() });
+      Object.assign(this, { taskSteps: 0, switcherSteps: 0, queue: [], turn: "task", loss: NaN });
+      Object.assign(this, { off: new Set(), wentOff: new Set(), cameBack: new Set() });
       this.change(settings);
-      this.off = new Set();
       this.watch();
       this.begun = this.both.structure();
     }

@@ -44,7 +44,9 @@ const PlaygroundView = (() => {
       return Array.from(dot.getImageData(0, 0, 1, 1).data.slice(0, 3));
     };
     const named = (name) => style.getPropertyValue(name).trim();
-    const texts = { ink: style.color, blue: named("--sl-blue"), orange: named("--sl-orange"), green: named("--sl-green"), paper: named("--pg-paper") };
+    const texts = {
+      ink: style.color, blue: named("--sl-blue"), orange: named("--sl-orange"), green: named("--sl-green"), paper: named("--pg-paper"),
+    };
     return { ...texts, rgb: Object.fromEntries(Object.entries(texts).map(([name, text]) => [name, rgb(text)])) };
   };
 
@@ -134,7 +136,8 @@ const PlaygroundView = (() => {
       html("div", { class: "pg-groups pg-two" }, group("More: task network", "Task network"), group("More: switcher", "Switcher")));
 
     // What is seen ---------------------------------------------------------------------------------------------------
-    const network = picture((width) => Math.round(Math.max(300, Math.min(380, width * 0.75))), "The two networks' neurons and connections");
+    const tall = (width) => Math.round(Math.max(300, Math.min(380, width * 0.75)));
+    const network = picture(tall, "Neurons and connections");
     const plane = picture((width) => width, "The plane of the data");
     const accuracy = picture(116, "Accuracy over task steps");
     const size = picture(116, "Size over task steps");
@@ -142,6 +145,7 @@ const PlaygroundView = (() => {
     const tiles = Object.fromEntries(["Test accuracy", "Training accuracy", "Neurons on", "Connections on", "Parameters left", "Came back"]
       .map((name) => [name, tile(name)]));
     const key = (className, text) => html("span", {}, html("i", { class: className }), text);
+    const legend = (...keys) => html("div", { class: "sl-legend", "aria-hidden": "true" }, ...keys);
     const figure = (title, { canvas }, ...rest) => html("figure", {}, html("figcaption", {}, title), canvas, ...rest);
 
     const root = html("div", { class: "sl-widget pg", role: "group", "aria-label": "Playground: train a task network and its switcher" },
@@ -151,14 +155,14 @@ const PlaygroundView = (() => {
       html("div", { class: "pg-groups" }, group("Data"), group("Task network"), group("Switcher")),
       more,
       html("div", { class: "pg-pictures" },
-        figure("Factors and connections", network, html("div", { class: "sl-legend", "aria-hidden": "true" },
-          key("pg-plus", "weight above 0"), key("pg-minus", "below 0"), key("pg-off", "off: factor 0"))),
-        figure(html("label", {}, "Plane: ", look), plane, html("div", { class: "sl-legend", "aria-hidden": "true" },
-          key("pg-square", "class 1"), key("pg-dot", "class 0"), key("pg-line", "decision")))),
+        figure("Factors and connections", network,
+          legend(key("pg-plus", "weight above 0"), key("pg-minus", "below 0"), key("pg-off", "off: factor 0"))),
+        figure(html("label", {}, "Plane: ", look), plane,
+          legend(key("pg-square", "class 1"), key("pg-dot", "class 0"), key("pg-line", "decision")))),
       html("dl", { class: "sl-tiles" }, ...Object.values(tiles)),
       html("div", { class: "pg-charts" },
-        figure("Accuracy", accuracy, html("div", { class: "sl-legend", "aria-hidden": "true" }, key("pg-solid", "test"), key("pg-dashed", "training"))),
-        figure("Size, share of the start", size, html("div", { class: "sl-legend", "aria-hidden": "true" }, key("pg-solid pg-blue", "parameters"), key("pg-dashed pg-blue", "neurons")))),
+        figure("Accuracy", accuracy, legend(key("pg-solid", "test"), key("pg-dashed", "training"))),
+        figure("Size, share of the whole", size, legend(key("pg-solid pg-blue", "parameters"), key("pg-dashed pg-blue", "neurons")))),
       live);
     el.append(root);
 
@@ -203,7 +207,8 @@ const PlaygroundView = (() => {
       const [layer] = training.dead;
       if (layer === undefined) return null;
       const what = layer ? `All ${training.net.sizes[layer]} neurons of layer ${layer}` : "All inputs";
-      return [`dead${layer}`, `${what} are off: nothing gets through, and off is absorbing. Try a smaller λ, a smaller η′ or a warm-up, and press Reset.`];
+      return [`dead${layer}`, `${what} are off: nothing gets through, and off is absorbing. ` +
+        "Try a smaller λ, a smaller η′ or a warm-up, and press Reset."];
     };
     const stopIfHopeless = () => {
       const found = hopeless();
@@ -369,8 +374,9 @@ const PlaygroundView = (() => {
       layers.forEach(({ W, inputs, outputs }, l) => {
         for (let j = 0; j < outputs; j++) {
           for (let i = 0; i < inputs; i++) {
-            const factor = (face === "incoming" && s[l + 1] ? s[l + 1][j] : 1) * ((face === "outgoing" || l === 0) && s[l] ? s[l][i] : 1);
-            const w = W.value[j * inputs + i] * factor;
+            const row = face === "incoming" && s[l + 1] ? s[l + 1][j] : 1;
+            const column = (face === "outgoing" || l === 0) && s[l] ? s[l][i] : 1;
+            const w = W.value[j * inputs + i] * row * column;
             const on = alive(l, i) && (l + 1 === last || alive(l + 1, j));
             const strength = on ? Math.ceil(8 * Math.min(1, Math.abs(w) / 1.5)) : 0;
             const name = on ? `${w > 0 ? "blue" : "orange"} ${strength}` : "off";
@@ -548,7 +554,8 @@ const PlaygroundView = (() => {
       drawNetwork(seen);
       drawPlane(seen);
       drawChart(accuracy, 0.4, [[(at) => at.train, colours.green, true], [(at) => at.test, colours.green, false]]);
-      drawChart(size, 0, [[(at) => at.neurons / at.allNeurons, colours.blue, true], [(at) => at.parameters / at.allParameters, colours.blue, false]]);
+      const shares = [(at) => at.neurons / at.allNeurons, (at) => at.parameters / at.allParameters];
+      drawChart(size, 0, [[shares[0], colours.blue, true], [shares[1], colours.blue, false]]);
       steps.textContent = `${grouped(now.step)} task steps, ${grouped(training.switcherSteps)} switcher steps`;
       tiles["Test accuracy"].show(percent(now.test));
       tiles["Training accuracy"].show(percent(now.train));
@@ -590,7 +597,8 @@ const PlaygroundView = (() => {
       if (SETTINGS.some(({ name, group: of, start: usual }) => of.startsWith("More") && settings[name] !== usual)) more.open = true;
       if (found.complaints.length) {
         const rest = found.complaints.length > 4 ? ` and ${found.complaints.length - 4} more` : "";
-        notify(`The link asks for what the playground does not have: ${found.complaints.slice(0, 4).join(", ")}${rest}. The defaults stand in their place.`);
+        notify(`The link asks for what the playground does not have: ${found.complaints.slice(0, 4).join(", ")}${rest}. ` +
+          "The defaults stand in their place.");
       } else if (!first) notify("The experiment is set up. Press Run.");
       if (first) return;
       root.scrollIntoView({ block: "start", behavior: "auto" });
@@ -614,7 +622,8 @@ const PlaygroundView = (() => {
 
     // For the console, and for the tests.
     return {
-      advance: (count) => { advance(count); draw(true); }, change, describe, draw, format: () => format(settings), pause, root, start, tick,
+      advance: (count) => { advance(count); draw(true); }, change, describe, draw, pause, root, start,
+      format: () => format(settings),
       get history() { return history; },
       get settings() { return settings; },
       get training() { return training; },
