@@ -693,6 +693,18 @@ def test_built_page_is_light_and_ready_soon(built, page):
     assert busy < 2
 
 
+def test_built_page_says_what_is_missing_where_no_script_runs(built, browser):
+    context = browser.new_context(java_script_enabled=False)
+    try:
+        opened = context.new_page()
+        opened.goto(built.as_uri())
+        note = opened.locator("noscript p")
+        assert "needs scripts" in note.inner_text() and "{doc}" not in note.inner_text()
+        assert (built.parent / note.locator("a").get_attribute("href")).exists()
+    finally:
+        context.close()
+
+
 def test_only_the_playground_loads_its_scripts(built):
     others = [path.name for path in built.parent.glob("*.html") if path != built and "playground/view.js" in path.read_text("utf-8")]
     assert others == []
