@@ -2,6 +2,10 @@
 
 from .base import Explorer, strip_widget_state
 from .digit_neurons import DigitNeurons
+from .gates import Gates
 from .scale_neurons import ScaleNeurons
 
-__all__ = ["DigitNeurons", "Explorer", "ScaleNeurons", "strip_widget_state"]
+__all__ = [
+    "DigitNeurons", "Explorer", "Gates",
+    "ScaleNeurons", "strip_widget_state",
+]  # fmt: skip
