@@ -1,11 +1,12 @@
 """What readers touch: explorers that compute in the page, live in Jupyter and with no kernel in the book."""
 
+from .alternation import Alternation
 from .base import Explorer, strip_widget_state
 from .digit_neurons import DigitNeurons
 from .gates import Gates
 from .scale_neurons import ScaleNeurons
 
 __all__ = [
-    "DigitNeurons", "Explorer", "Gates",
+    "Alternation", "DigitNeurons", "Explorer", "Gates",
     "ScaleNeurons", "strip_widget_state",
 ]  # fmt: skip
