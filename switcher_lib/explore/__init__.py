@@ -4,9 +4,10 @@ from .alternation import Alternation
 from .base import Explorer, strip_widget_state
 from .digit_neurons import DigitNeurons
 from .gates import Gates
+from .residual_compaction import ResidualCompaction
 from .scale_neurons import ScaleNeurons
 
 __all__ = [
-    "Alternation", "DigitNeurons", "Explorer", "Gates",
+    "Alternation", "DigitNeurons", "Explorer", "Gates", "ResidualCompaction",
     "ScaleNeurons", "strip_widget_state",
 ]  # fmt: skip
