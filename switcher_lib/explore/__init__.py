@@ -1,5 +1,6 @@
 """What readers touch: explorers that compute in the page, live in Jupyter and with no kernel in the book."""
 
+from .accuracy_size import AccuracySize
 from .alternation import Alternation
 from .base import Explorer, strip_widget_state
 from .digit_neurons import DigitNeurons
@@ -8,6 +9,6 @@ from .residual_compaction import ResidualCompaction
 from .scale_neurons import ScaleNeurons
 
 __all__ = [
-    "Alternation", "DigitNeurons", "Explorer", "Gates", "ResidualCompaction",
+    "AccuracySize", "Alternation", "DigitNeurons", "Explorer", "Gates", "ResidualCompaction",
     "ScaleNeurons", "strip_widget_state",
 ]  # fmt: skip
