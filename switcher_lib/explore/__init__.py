@@ -1,5 +1,6 @@
 """What readers touch: explorers that compute in the page, live in Jupyter and with no kernel in the book."""
 
+from .ablations import Ablations
 from .accuracy_size import AccuracySize
 from .alternation import Alternation
 from .base import Explorer, strip_widget_state
@@ -9,6 +10,6 @@ from .residual_compaction import ResidualCompaction
 from .scale_neurons import ScaleNeurons
 
 __all__ = [
-    "AccuracySize", "Alternation", "DigitNeurons", "Explorer", "Gates", "ResidualCompaction",
+    "Ablations", "AccuracySize", "Alternation", "DigitNeurons", "Explorer", "Gates", "ResidualCompaction",
     "ScaleNeurons", "strip_widget_state",
 ]  # fmt: skip
