@@ -9,14 +9,20 @@ import json
 from functools import partial
 from pathlib import Path
 
-from switcher_lib.explore import Ablations, AccuracySize, Alternation, Gates, ResidualCompaction
+from switcher_lib.explore import Ablations, AccuracySize, Alternation, Gates, PixelMask, ResidualCompaction
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
-MAKERS = {"Ablations": partial(Ablations, RESULTS), "AccuracySize": partial(AccuracySize, RESULTS), "Alternation": Alternation, "Gates": Gates, "ResidualCompaction": ResidualCompaction}  # fmt: skip
+MAKERS = {
+    "Ablations": partial(Ablations, RESULTS), "AccuracySize": partial(AccuracySize, RESULTS), "Alternation": Alternation,
+    "Gates": Gates, "PixelMask": partial(PixelMask, RESULTS / "pixel-masks.json"), "ResidualCompaction": ResidualCompaction,
+}  # fmt: skip
 
 # A change that makes other data, and so another id.
-CHANGES = {"Ablations": ("b", 5), "AccuracySize": ("zoom", "all"), "Alternation": ("step", 7), "Gates": ("neuron", 2), "ResidualCompaction": ("step", 3)}  # fmt: skip
+CHANGES = {
+    "Ablations": ("b", 5), "AccuracySize": ("zoom", "all"), "Alternation": ("step", 7), "Gates": ("neuron", 2),
+    "PixelMask": ("look", 4), "ResidualCompaction": ("step", 3),
+}  # fmt: skip
 
 # All controls that can be moved, with their positions and where they are now. MOVE waits until the page has drawn: it
 # does so in a microtask.

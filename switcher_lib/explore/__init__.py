@@ -6,10 +6,11 @@ from .alternation import Alternation
 from .base import Explorer, strip_widget_state
 from .digit_neurons import DigitNeurons
 from .gates import Gates
+from .pixel_mask import PixelMask
 from .residual_compaction import ResidualCompaction
 from .scale_neurons import ScaleNeurons
 
 __all__ = [
-    "Ablations", "AccuracySize", "Alternation", "DigitNeurons", "Explorer", "Gates", "ResidualCompaction",
+    "Ablations", "AccuracySize", "Alternation", "DigitNeurons", "Explorer", "Gates", "PixelMask", "ResidualCompaction",
     "ScaleNeurons", "strip_widget_state",
 ]  # fmt: skip
