@@ -9,19 +9,42 @@ import json
 from functools import partial
 from pathlib import Path
 
-from switcher_lib.explore import Ablations, AccuracySize, Alternation, Gates, PixelMask, ResidualCompaction
+import numpy as np
+
+from switcher_lib.explore import Ablations, AccuracySize, Alternation, Gates, PixelMask, ResidualCompaction, SwitcherView
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
+
+def _a_constant_absorbed():
+    """A state in which more can go wrong than in the first one."""
+    block = ResidualCompaction()
+    block.how, block.step = "gamma", 2
+    return block
+
+
+def _three_looks(n=6, d=5, hidden=4):
+    """A small layer and a small perceptron, drawn; at the last look some neurons are off."""
+    rng = np.random.default_rng(0)
+
+    def draw(*shape):
+        return rng.normal(size=shape).round(4).tolist()
+
+    switchers = [{"U": draw(hidden, d + 1), "u": draw(hidden), "v": draw(hidden), "c": 0.3} for _ in range(3)]
+    return [{"step": 10 * i, "rows": draw(n, d + 1), "switcher": s, "accuracy": 90.0 + i} for i, s in enumerate(switchers)]
+
+
 MAKERS = {
     "Ablations": partial(Ablations, RESULTS), "AccuracySize": partial(AccuracySize, RESULTS), "Alternation": Alternation,
-    "Gates": Gates, "PixelMask": partial(PixelMask, RESULTS / "pixel-masks.json"), "ResidualCompaction": ResidualCompaction,
+    "Gates": Gates, "PixelMask": partial(PixelMask, RESULTS / "pixel-masks.json"), "ResidualCompaction": _a_constant_absorbed,
+    "SwitcherView": lambda: SwitcherView(_three_looks()),
 }  # fmt: skip
 
 # A change that makes other data, and so another id.
 CHANGES = {
     "Ablations": ("b", 5), "AccuracySize": ("zoom", "all"), "Alternation": ("step", 7), "Gates": ("neuron", 2),
     "PixelMask": ("look", 4), "ResidualCompaction": ("step", 3),
+    "SwitcherView": ("scale", 2.5),
 }  # fmt: skip
 
 # All controls that can be moved, with their positions and where they are now. MOVE waits until the page has drawn: it

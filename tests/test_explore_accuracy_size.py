@@ -16,6 +16,9 @@ def test_a_method_is_shown_when_all_its_runs_are_there(tmp_path):
     runs["runs"].remove(next(r for r in runs["runs"] if r["method"] == "L0"))
     (tmp_path / "lenet300-connections.json").write_text(json.dumps(runs))
     assert set(whole.methods) - set(AccuracySize(tmp_path).methods) == {"L0"}
+    runs["runs"] = [r for r in runs["runs"] if (r["method"], r.get("point")) != ("random", 9300)]
+    (tmp_path / "lenet300-connections.json").write_text(json.dumps(runs))
+    assert set(whole.methods) - set(AccuracySize(tmp_path).methods) == {"L0", "random"}
     (tmp_path / "lenet300-connections.json").unlink()
     with pytest.raises(FileNotFoundError, match="lenet300-neurons makes one"):
         AccuracySize(tmp_path)

@@ -9,8 +9,9 @@ from .gates import Gates
 from .pixel_mask import PixelMask
 from .residual_compaction import ResidualCompaction
 from .scale_neurons import ScaleNeurons
+from .switcher_view import SwitcherView
 
 __all__ = [
     "Ablations", "AccuracySize", "Alternation", "DigitNeurons", "Explorer", "Gates", "PixelMask", "ResidualCompaction",
-    "ScaleNeurons", "strip_widget_state",
+    "ScaleNeurons", "SwitcherView", "strip_widget_state",
 ]  # fmt: skip
