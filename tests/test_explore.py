@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from browser import open_page, write_page
+from explorers import CHANGES, MAKERS
 from torch import nn
 
 from switcher_lib.explore import DigitNeurons, Explorer, ScaleNeurons, strip_widget_state
@@ -60,30 +61,32 @@ def digits():
     return make_digits()
 
 
-BOTH = pytest.mark.parametrize("make", [lambda: ScaleNeurons([1, -1], [0.5, 0.2], [1, 2], 0.1), make_digits])
+MAKE = {"ScaleNeurons": lambda: ScaleNeurons([1, -1], [0.5, 0.2], [1, 2], 0.1), "DigitNeurons": make_digits, **MAKERS}
+OTHER = {"ScaleNeurons": ("factors", (0.5, 1)), "DigitNeurons": ("image", 1), **CHANGES}
+ALL = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 
 
 # The HTML ---------------------------------------------------------------------------------------------------
 
 
-@BOTH
+@ALL
 def test_html_asks_for_nothing_outside_itself(make):
     text = make().html()
     assert "http" not in text.replace("http://www.w3.org/2000/svg", "")  # the name of SVG; nothing is fetched by it
     assert not re.search(r"\b(src|href|import|url\()\s*[=(]?\s*[\"']?\w+[:/]", text)
 
 
-@BOTH
+@ALL
 def test_html_is_the_same_for_the_same_data_and_another_for_other_data(make):
     one, two = make(), make()
     assert one.html() == two.html()
     before = two.html()
-    two.set_trait(*("factors", (0.5, 1)) if isinstance(two, ScaleNeurons) else ("image", 1))
+    two.set_trait(*OTHER[type(two).__name__])
     ids = [re.search(r'id="([^"]+)"', text)[1] for text in (before, two.html())]
     assert ids[0] != ids[1]
 
 
-@BOTH
+@ALL
 def test_html_holds_one_script_end_for_each_script(make):
     text = make().html()
     assert text.count("<script") == text.count("</script") == 2
@@ -103,7 +106,7 @@ def test_html_larger_than_the_limit_is_an_error(scale, monkeypatch):
         scale.html()
 
 
-@BOTH
+@ALL
 def test_bundle_carries_the_live_view_and_the_page(make):
     explorer = make()
     data, _ = explorer._repr_mimebundle_()
@@ -122,7 +125,7 @@ def executed(explorer):
     return nb
 
 
-@BOTH
+@ALL
 def test_stripped_notebooks_of_two_runs_are_equal(make):
     one, two = executed(make()), executed(make())
     assert one != two  # each view has a random model id
@@ -464,7 +467,7 @@ def test_several_explorers_on_a_page_do_not_touch_each_other(browser, tmp_path, 
 
 
 @pytest.mark.browser
-@BOTH
+@ALL
 def test_first_frame_stands_where_no_script_runs(browser, tmp_path, make):
     explorer = make()
     path = write_page(tmp_path / "page.html", explorer.html())

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import anywidget
 
+from ..errors import unknown_name
+
 _HERE = Path(__file__).parent
 _EXPORT = "export default { render };"
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -22,11 +24,11 @@ def source(name):
     return (_HERE / name).read_text(encoding="utf-8")
 
 
-def module_source(name):
-    """An explorer's JavaScript module: the shared helpers, then its own file, with its export last."""
-    text = source("base.js") + "\n" + source(name)
+def module_source(*names):
+    """An explorer's JavaScript module: the shared helpers, then the files called ``names``, with the export last."""
+    text = "\n".join(map(source, ("base.js", *names)))
     if not text.rstrip().endswith(_EXPORT):
-        raise ValueError(f"{name} has to end with the line '{_EXPORT}'.")
+        raise ValueError(f"{names[-1]} has to end with the line '{_EXPORT}'.")
     return text
 
 
@@ -34,6 +36,87 @@ def _lean(text):
     """The text without indentation, empty lines and whole-line comments, which a page need not carry."""
     lines = (line.strip() for line in text.splitlines())
     return "\n".join(line for line in lines if line and not line.startswith("//"))
+
+
+def one_of(name, value, known, kind):
+    """Return ``value`` if it is one of ``known``.
+
+    Parameters
+    ----------
+    name : str
+        The argument that was given.
+    value : object
+        What was given for it.
+    known : collection
+        What is allowed.
+    kind : str
+        What it stands for, for the sentence "... is not a ``kind``".
+
+    Raises
+    ------
+    ValueError
+        If it is none of them; the message names the nearest.
+    """
+    if value not in known:
+        if isinstance(value, str):
+            raise unknown_name(name, value, map(str, known), kind)
+        raise ValueError(f"{name}={value!r} is not a {kind}. Known: {', '.join(map(str, known))}.")
+    return value
+
+
+def between(name, value, low, high):
+    """Return ``value`` if it is a number from ``low`` to ``high``.
+
+    Parameters
+    ----------
+    name : str
+        The argument that was given.
+    value : float
+        What was given for it.
+    low, high : float
+        What is allowed.
+
+    Raises
+    ------
+    ValueError
+        If it is not.
+    """
+    if not (isinstance(value, (int, float)) and low <= value <= high):
+        raise ValueError(f"{name}={value!r} has to lie between {low} and {high}.")
+    return value
+
+
+def chart(label, lines=(), dots=(), size=(640, 240)):
+    """A small SVG for a first frame: lines and dots scaled to fill it, with ``label`` as its text.
+
+    Parameters
+    ----------
+    label : str
+        What the picture shows.
+    lines, dots : sequence of (points, colour)
+        Points are (x, y) pairs; all share one scale.
+    size : (int, int), default (640, 240)
+        Width and height.
+    """
+    everything = [point for points, _ in (*lines, *dots) for point in points]
+    (left, right), (low, high) = ((min(v), max(v)) for v in zip(*everything, strict=True))
+    width, height = size
+
+    def place(point):
+        x, y = (point[0] - left) / (right - left or 1), (point[1] - low) / (high - low or 1)
+        return f"{8 + x * (width - 16):.1f}", f"{height - 8 - y * (height - 16):.1f}"
+
+    drawn = "".join(
+        f'<path d="M{"L".join(" ".join(place(p)) for p in points)}" fill="none" stroke="{colour}" stroke-width="2.5"/>'
+        for points, colour in lines
+    ) + "".join(
+        f'<circle cx="{x}" cy="{y}" r="4" fill="{colour}"/>'
+        for points, colour in dots for x, y in map(place, points)
+    )  # fmt: skip
+    return (
+        f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'aria-label="{html.escape(label, quote=True)}">{drawn}</svg>'
+    )
 
 
 class Explorer(anywidget.AnyWidget):
@@ -55,6 +138,10 @@ class Explorer(anywidget.AnyWidget):
 
     def describe(self):
         """One sentence that says what the explorer shows in its present state."""
+        raise NotImplementedError
+
+    def shown(self):
+        """What the page writes beside its picture, computed in Python: the two have to be equal in every state."""
         raise NotImplementedError
 
     def page_state(self):
