@@ -461,9 +461,10 @@ def test_a_killed_runner_leaves_no_worker_that_writes(tmp_path):
             experiments.run("sweep", experiment=SWEEP, folder=path.parent)
         process.kill()
         process.wait()
-        files = {p: p.read_bytes() for p in path.parent.iterdir() if not p.name.endswith(".lock")}
-        time.sleep(3)    # several runs long: whatever its workers still do (loky's wait for work for minutes), they do not write
-        assert {p: p.read_bytes() for p in path.parent.iterdir() if not p.name.endswith(".lock")} == files
+        # checkpoints apart, which a worker may still finish: they are whole at any moment, and the same whoever writes them
+        files = {p: p.read_bytes() for p in path.parent.iterdir() if p.is_file() and p.suffix != ".lock"}
+        time.sleep(3)    # several runs long: whatever its workers still do (loky's wait for work for minutes), they write no result
+        assert {p: p.read_bytes() for p in path.parent.iterdir() if p.is_file() and p.suffix != ".lock"} == files
         results = experiments.run("sweep", [0], experiment=SWEEP, folder=path.parent, threads=1)    # free again at once
     finally:
         for orphan in session_of(process):

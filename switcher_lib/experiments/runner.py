@@ -273,7 +273,15 @@ def _file(part, experiment, task):
 
 
 def pretrain_one(experiment, method, point, seed, threads, checkpoints, device):
-    """Train what a task and maybe others start from, and leave it as a checkpoint; the arguments are those of :func:`run_one`."""
+    """Train what a task and maybe others start from, and leave it as a checkpoint.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        The experiment.
+    method, point, seed, threads, checkpoints, device
+        As for :func:`run_one`; ``checkpoints`` is needed.
+    """
     with _threads(threads):
         one = _Run(experiment, method, point, seed, None, checkpoints, device)
         one.pretrained(one.model())

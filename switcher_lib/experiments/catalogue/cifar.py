@@ -10,7 +10,19 @@ SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 
 
 def course(epochs, before, search, **switched):
-    """Return a course of ``epochs`` in all, ``before`` of them before the search and at most ``search`` in it."""
+    """Return what all methods share on CIFAR-10.
+
+    Parameters
+    ----------
+    epochs, before, search : int
+        In all, of those the training that every search starts from, and at most of the search.
+    **switched
+        Arguments of :class:`~switcher_lib.Switched`, besides MACs as the price.
+
+    Returns
+    -------
+    Course
+    """
     fast = {"batch_size": BATCH, "augment": "crop_flip", "precision": "bfloat16"}
     return Course(epochs, search, {**SGD, "lr": 0.02}, {"price": "macs", **switched},
                   {"until_epoch": epochs, "task_sgd": {**SGD, "lr": 0.05}, **fast}, check_every=10, precision="bfloat16",
