@@ -17,6 +17,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+CHAPTERS = [p for p in NOTEBOOKS if re.match(r"\d\d-", p.name)]    # the others are appendices: run and read alike, but no lessons
 LINES_PER_CELL = 30
 COLUMNS_PER_CELL = 78
 
@@ -97,6 +98,21 @@ def cell_faults(notebook):
     return found
 
 
+def chapter_faults(notebook):
+    """What a chapter has and an appendix need not have: what is missing of it."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    wanted = {"learning objectives": r"^```\{admonition\} In this chapter$", "what could go wrong": r"^## What could go wrong",
+              "limits": r"^## Limits$", "questions": r"^## Check yourself$", "exercises": r"^## Exercises$", "the take-away": r"^## Take-away$"}
+    return [f"no {what}" for what, pattern in wanted.items() if not re.search(pattern, text, re.MULTILINE)]
+
+
+def time_faults(seconds):
+    """Notebooks over their limit, and all together over theirs."""
+    found = [f"{name} takes {s} s, more than {execute.LIMIT:.0f}" for name, s in seconds.items() if s > execute.LIMIT]
+    total = sum(seconds.values())
+    return found + [f"all take {total:.1f} s, more than {execute.LIMIT_OF_ALL:.0f}"] * (total > execute.LIMIT_OF_ALL)
+
+
 def figure_faults(notebook):
     """Cells whose picture has no alternative text: in its HTML, or for a bare image in the metadata mystnb.image.alt."""
     found = []
@@ -151,18 +167,24 @@ class TestNotebook:
         assert execute.normalise(nbformat.read(path, as_version=4)) == notebook
 
 
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+def test_chapter_has_what_a_chapter_has(path):
+    assert chapter_faults(nbformat.read(path, as_version=4)) == []
+
+
 def test_every_entry_of_the_table_of_contents_exists():
     toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
     for name in re.findall(r"(?:file|root): (\S+)", toc):
         assert any((ROOT / f"{name}{suffix}").exists() for suffix in (".ipynb", ".md")), name
 
 
-def test_recorded_times_are_within_a_minute():
+def test_recorded_times_are_within_a_minute_and_ten_minutes_in_all():
     if not execute.TIMES.exists():
         pytest.skip("results/execution_times.json is made by `make execute`")
     seconds = json.loads(execute.TIMES.read_text(encoding="utf-8"))["seconds"]
     assert set(seconds) <= {p.name for p in NOTEBOOKS}
-    assert {name: s for name, s in seconds.items() if s > execute.LIMIT} == {}
+    assert {p.name for p in CHAPTERS} <= set(seconds)
+    assert time_faults(seconds) == []
 
 
 def test_one_repository_is_named_everywhere():
@@ -318,6 +340,19 @@ def test_planted_cell_that_was_not_run_is_found():
 ])
 def test_planted_cell_is_found(planted, says):
     assert says in " ".join(cell_faults(planted))
+
+
+def test_planted_slow_notebooks_are_found():
+    assert time_faults({"a.ipynb": 60.0, "b.ipynb": 59.9}) == []
+    assert "a.ipynb takes 60.1 s" in " ".join(time_faults({"a.ipynb": 60.1}))
+    assert "all take 605.0 s" in " ".join(time_faults({f"{i}.ipynb": 55.0 for i in range(11)}))
+
+
+def test_planted_chapter_without_its_parts_is_found():
+    parts = "# T\n```{admonition} In this chapter\n```\n## What could go wrong: so\n## Limits\n## Check yourself\n## Exercises\n## Take-away"
+    assert chapter_faults(notebook(title=parts)) == []
+    assert chapter_faults(notebook(title=parts.replace("## Limits", "## Bounds"))) == ["no limits"]
+    assert len(chapter_faults(notebook())) == 6
 
 
 def test_planted_cell_id_is_found():
