@@ -177,11 +177,19 @@ def test_a_run_that_training_stops_is_kept_told_and_not_repeated(tmp_path, monke
     assert all("the loss is not finite" in r["stopped"] for r in results.stopped("switcher"))
     (row,) = table(results, ["switcher"], bad)
     assert row.stopped == (0, 1) and row.seeds == () and math.isnan(row.accuracy[0]) and "(stopped: 0,1)" in text([row])
-    with pytest.raises(ValueError, match="'random' needs the structure of 'switcher' with seed 0, whose training stopped"):
-        experiments.run("bad", methods=["random"], folder=tmp_path, experiment=bad, progress=False)
+    results = experiments.run("bad", methods=["random"], folder=tmp_path, experiment=bad, progress=False)
+    reasons = [record["stopped"] for record in results.stopped("random")]
+    assert len(reasons) == 2 and all("no structure to take over: 'switcher' stopped: epoch 1" in reason for reason in reasons)
+    assert table(results, ["random"], bad)[0].stopped == (0, 1)
     monkeypatch.setattr(runner, "run_one", lambda *call: asked.append(call))
-    experiments.run("bad", methods=["dense", "switcher"], folder=tmp_path, experiment=bad, progress=False)
+    experiments.run("bad", folder=tmp_path, experiment=bad, progress=False)
     assert not asked
+    good = {**SEARCH, "fit": {"epochs": 1}, "finetune": {"until_epoch": 2, "task_sgd": SGD}}
+    mended = replace(bad, methods={**bad.methods, "switcher": good})
+    monkeypatch.undo()
+    monkeypatch.setattr(data, "load", lambda name, **options: digits)
+    results = experiments.run("bad", [0], ["switcher", "random"], folder=tmp_path, experiment=mended, redo=True, progress=False)
+    assert len(results.of("random")) == 1    # there is something to take over now
     other = replace(bad, methods={**bad.methods, "switcher": {**SEARCH, "task_sgd": {"lr": 1e8}}})
     with pytest.raises(ProtocolError, match="another version of the specification"):
         table(results, ["switcher"], other)
@@ -243,6 +251,15 @@ def test_a_device_that_is_not_there_is_refused_before_anything_runs(tmp_path):
     with pytest.raises(ValueError, match="device='abacus' cannot be used here: "):
         experiments.run("x", folder=tmp_path / "none", experiment=TINY, device="abacus")
     assert not (tmp_path / "none").exists()
+
+
+def test_a_search_that_misses_its_size_is_a_failure_that_is_kept():
+    spec = {**SEARCH, "fit": {"epochs": 1, "stop_at": 100, "cost": {"start": 0.0, "end": 0.1, "until": 0.5}},
+            "finetune": {"until_epoch": 2, "task_sgd": SGD}}
+    experiment = Experiment("?", "lenet_300_100", "digits", {"switcher": {100: spec}}, seeds=(0,))
+    record, files = runner.run_one(experiment, "switcher", 100)
+    assert "parameters left, above the 100 that it was to reach" in record["stopped"] and files == {}
+    assert "stopped" not in runner.run_one(replace(experiment, tuning=True), "switcher", 100)[0]
 
 
 def test_a_method_that_takes_anothers_count_says_at_once_when_that_is_missing(tiny, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from switcher_lib.compaction import compact, fold, fold_batchnorm
 from switcher_lib.errors import DataError, TrainingStopped, unknown_name
 from switcher_lib.experiments import transfer
 from switcher_lib.experiments.catalogue import EXPERIMENTS
-from switcher_lib.experiments.protocol import ProtocolError
+from switcher_lib.experiments.protocol import PRICED, ProtocolError
 from switcher_lib.experiments.results import WHERE, Results, at, differences, follows, key, pack, unpack
 from switcher_lib.experiments.specs import Experiment, check_seeds, ramp
 from switcher_lib.experiments.tables import table
@@ -30,6 +30,8 @@ from switcher_lib.progress import progress_bar
 from switcher_lib.switched import Switched
 from switcher_lib.switchers import SWITCHERS, FixedSwitcher, RandomSwitcher
 from switcher_lib.training import evaluate, fit, keep_zeros, seed_everything
+
+NOTHING = "there is no structure to take over: "    # how the reason begins why a run stopped that depends on another
 
 
 def get(name):
@@ -178,8 +180,16 @@ def run(name, seeds=None, methods=None, jobs=1, folder="results", threads=None, 
             calls = [(pretrain_one, experiment, *task, threads, checkpoints, device) for task in started.values()]
             list(work(calls) if calls else ())    # what they leave is in their checkpoints
             for batch in ([task for task in todo if task not in waiting], waiting):
-                calls = [(run_one, experiment, *task, threads, _needed(experiment, results, task), checkpoints, device)
-                         for task in batch]
+                calls = []
+                for task in batch:
+                    other = _needed(experiment, results, task)
+                    if other is not None and "stopped" in other:    # no result is a result
+                        method, point, seed = task
+                        results.add(dict(method=method, point=point, seed=seed, spec=experiment.spec(method, point), commit=_commit(),
+                                         stopped=f"{NOTHING}{other['method']!r}{at(other['point'])} stopped: {other['stopped']}"))
+                        bar.update()
+                    else:
+                        calls.append((run_one, experiment, *task, threads, other, checkpoints, device))
                 for record, files in work(calls) if calls else ():
                     for suffix, content in files.items():
                         results.write(content, results.path.with_name(f"{name}-{suffix}"))
@@ -232,7 +242,9 @@ def _done(experiment, results, task):
     if record is None or source is None:
         return record is not None
     other = results.find(*source, spec=experiment.spec(*source[:2]))
-    return "stopped" in record or (other is not None and "stopped" not in other and follows(record, other))
+    if "stopped" in record:    # by itself, or since there was nothing to take over
+        return not record["stopped"].startswith(NOTHING) or (other is not None and "stopped" in other)
+    return other is not None and "stopped" not in other and follows(record, other)
 
 
 def _needed(experiment, results, task):
@@ -244,9 +256,6 @@ def _needed(experiment, results, task):
     other, point, seed = source
     if record is None:
         raise ValueError(f"method {task[0]!r} needs the result of {other!r}{at(point)} with seed {seed}; run that first.")
-    if "stopped" in record:
-        raise ValueError(f"method {task[0]!r} needs the structure of {other!r}{at(point)} with seed {seed}, whose training "
-                         f"stopped: {record['stopped']}")
     return record
 
 
@@ -410,6 +419,9 @@ class _Run:
                       switcher_optimizer=partial(Adam, **spec["switcher_adam"]), **settings)
         self._count(history)
         self.search_seconds = history.last["seconds"]
+        goal, left = settings.get("stop_at"), getattr(net.structure(), net.price)[1]
+        if goal is not None and left > goal and not self.experiment.tuning:    # a tuning trial that misses it loses by that
+            raise TrainingStopped(f"the search ended with {left:,} {PRICED[net.price]} left, above the {goal:,} that it was to reach.")
         return net
 
     def _transfer(self):
