@@ -45,7 +45,8 @@ NEURONS = comparison(
 # -- the weights of all layers one by one, convolutions too
 
 CONNECTION_TOTAL, CONNECTION_SEARCH = 6, 3
-CONNECTION_SIZES = (43_000, 21_600, 10_800, 5_400, 4_000)    # with at most 580 biases: 10 to 126 times fewer weights
+CONNECTION_TUNED_AT = 10_800
+CONNECTION_SIZES = (43_000, 21_600, CONNECTION_TUNED_AT, 5_400, 4_000)    # with at most 580 biases: 10 to 126 times fewer weights
 CONNECTION = Course(CONNECTION_TOTAL, CONNECTION_SEARCH, SLOW, {"level": "connection", "convolutions": True},
                     {"until_epoch": CONNECTION_TOTAL, "batch_size": BATCH, "task_sgd": SLOW, "precision": "bfloat16"},
                     check_every=10, precision="bfloat16")
@@ -60,8 +61,7 @@ CONNECTION_TRIALS = {
     "SCL": [scl(CONNECTION, c, 1e-2, "joint") for c in (3e4, 1e5, 3e5, 1e6)],
     "magnitude": [magnitude(CONNECTION, 4, scope=s, start=a, end=b) for s, a, b in CUT_SETTINGS],
 }
-# Until the tuning has run, the first trials stand in for those that win; nothing is run by them.
-CONNECTION_CHOICE = {"switcher": 0, "free gates": 0, "magnitude": 0, "L0": 0, "SCL": 0}
+CONNECTION_CHOICE = {"switcher": 1, "free gates": 0, "magnitude": 0, "L0": 2, "SCL": 2}
 CONNECTIONS = comparison(
     "LeNet-5 on MNIST, connections: which method keeps the most accuracy with how many weights?",
     "lenet_5", CONNECTION, CONNECTION_TRIALS, CONNECTION_CHOICE, CONNECTION_SIZES, {
@@ -71,5 +71,5 @@ CONNECTIONS = comparison(
 EXPERIMENTS = {
     "lenet5-neurons": NEURONS, "lenet5-connections": CONNECTIONS,
     "lenet5-neurons-tuning": tuning("LeNet-5 on MNIST", "lenet_5", NEURON, NEURON_TRIALS, TUNED_AT),
-    "lenet5-connections-tuning": tuning("LeNet-5 on MNIST", "lenet_5", CONNECTION, CONNECTION_TRIALS, 10_800),
+    "lenet5-connections-tuning": tuning("LeNet-5 on MNIST", "lenet_5", CONNECTION, CONNECTION_TRIALS, CONNECTION_TUNED_AT),
 }
