@@ -115,7 +115,8 @@ def small_weights():
 def gradient_of_a_factor():
     signed, random = entry(2, "75 off", "signed")[0], entry(2, "75 off", "random")[0]
     assert float(signed) > float(random)
-    return "75", entry(2, "75 off", "signed: promised"), signed
+    assert entry(2, "together, on B", "signed, 75 off")[0] == signed
+    return "75", entry(2, "derivatives promise", "signed, 75 off")[0], signed
 
 
 def weights_of_zero():
