@@ -181,6 +181,7 @@ def test_a_run_that_training_stops_is_kept_told_and_not_repeated(tmp_path, monke
     reasons = [record["stopped"] for record in results.stopped("random")]
     assert len(reasons) == 2 and all("no structure to take over: 'switcher' stopped: epoch 1" in reason for reason in reasons)
     assert table(results, ["random"], bad)[0].stopped == (0, 1)
+    assert set(results.stopped("random")[0]) == set(results.stopped("switcher")[0])
     monkeypatch.setattr(runner, "run_one", lambda *call: asked.append(call))
     experiments.run("bad", folder=tmp_path, experiment=bad, progress=False)
     assert not asked

@@ -184,9 +184,8 @@ def run(name, seeds=None, methods=None, jobs=1, folder="results", threads=None, 
                 for task in batch:
                     other = _needed(experiment, results, task)
                     if other is not None and "stopped" in other:    # no result is a result
-                        method, point, seed = task
-                        results.add(dict(method=method, point=point, seed=seed, spec=experiment.spec(method, point), commit=_commit(),
-                                         stopped=f"{NOTHING}{other['method']!r}{at(other['point'])} stopped: {other['stopped']}"))
+                        why = f"{NOTHING}{other['method']!r}{at(other['point'])} stopped: {other['stopped']}"
+                        results.add(_stopped(experiment, *task, threads, why))
                         bar.update()
                     else:
                         calls.append((run_one, experiment, *task, threads, other, checkpoints, device))
@@ -341,11 +340,16 @@ def run_one(experiment, method, point=None, seed=0, threads=1, other=None, check
         with _threads(threads):
             return _Run(get(experiment), method, point, seed, other, checkpoints, device).record(threads)
     except TrainingStopped as error:    # a failure is a result, too
-        return dict(method=method, point=point, seed=seed, spec=get(experiment).spec(method, point), stopped=str(error),
-                    threads=threads, torch=torch.__version__, python=platform.python_version(), commit=_commit()), {}
+        return _stopped(get(experiment), method, point, seed, threads, str(error)), {}
     except Exception as error:
         error.add_note(f"It was the run of {method!r}{at(point)} with seed {seed}; what was finished before it is kept.")
         raise
+
+
+def _stopped(experiment, method, point, seed, threads, why):
+    """The record of a run that has no result, but a reason."""
+    return dict(method=method, point=point, seed=seed, spec=experiment.spec(method, point), stopped=why, threads=threads,
+                torch=torch.__version__, python=platform.python_version(), commit=_commit())
 
 
 class _Run:
