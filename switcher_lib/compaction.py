@@ -554,7 +554,7 @@ class _Plan:
     def reasons(self):
         """For each layer, and each layer's selected features, why each neuron went or stayed."""
         why, layers = {}, {**{path: producer.labels for path, producer in self.wiring.producers.items()}, **self.wiring.through}
-        for path in sorted(layers, key=list(self.modules).index):
+        for path in sorted(layers, key=self.wiring.order.get):
             roots = self.wiring.root(layers[path]).tolist()
             fixed = {root: f"{ON}: {self.wiring.fixed[root]}" for root in roots if root in self.wiring.fixed}
             why[path] = [self.reason.get(root) or self.stuck.get(root) or fixed.get(root, ON) for root in roots]

@@ -154,6 +154,20 @@ class Results:
         return [r for r in self.runs if key(r)[:2] == (method, point) and "stopped" in r]
 
 
+def beside(file, folder=None):
+    """Return the path of a file of results, or None where it is not there.
+
+    Parameters
+    ----------
+    file : str
+        Its name.
+    folder : str or Path, optional
+        Where it has to be; None looks in ``results/`` here and one folder up.
+    """
+    folders = ("results", "../results") if folder is None else (folder,)
+    return next((path for path in (Path(one) / file for one in folders) if path.exists()), None)
+
+
 def key(record):
     """Return (method, point, seed)."""
     return record["method"], record.get("point"), record["seed"]

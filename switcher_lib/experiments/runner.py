@@ -22,7 +22,7 @@ from switcher_lib.errors import DataError, TrainingStopped, unknown_name
 from switcher_lib.experiments import transfer
 from switcher_lib.experiments.catalogue import EXPERIMENTS
 from switcher_lib.experiments.protocol import PRICED, ProtocolError
-from switcher_lib.experiments.results import WHERE, Results, at, differences, follows, key, pack, unpack
+from switcher_lib.experiments.results import WHERE, Results, at, beside, differences, follows, key, pack, unpack
 from switcher_lib.experiments.specs import Experiment, check_seeds, ramp
 from switcher_lib.experiments.tables import table
 from switcher_lib.metrics import count_macs, count_nonzero_parameters, count_nonzero_weights, macs_per_weight
@@ -85,22 +85,38 @@ def stored(name, methods=None):
     for method in methods:
         if method not in experiment.methods:
             raise unknown_name("methods", method, experiment.methods, "method of this experiment")
-    folder = next((folder for folder in ("results", "../results") if (Path(folder) / f"{name}.json").exists()), None)
-    if folder is None:
+    path = beside(f"{name}.json")
+    if path is None:
         print(f"This needs results/{name}.json of the book's repository;\npython -m switcher_lib.experiments run {name} makes it.")
         return None, {}
-    results, found, missing = load(name, folder), {}, []
-    for method in methods:
-        try:
-            found[method] = {row.point: row for row in table(results, [method], experiment)}
-        except ProtocolError:
-            found[method] = {}
-        if set(found[method]) != set(experiment.points(method)):
-            del found[method]
-            missing.append(method)
-    if missing:
+    results = load(name, path.parent)
+    found = complete(results, experiment, methods)
+    if missing := [method for method in methods if method not in found]:
         print(f"Not all runs are there yet: {', '.join(missing)}.")
     return results, found
+
+
+def complete(results, experiment, methods):
+    """Return {method: {operating point: :class:`Row`}} of the methods whose runs are all there and keep the rules of comparison.
+
+    Parameters
+    ----------
+    results : Results
+        What there is.
+    experiment : Experiment
+        What it belongs to.
+    methods : iterable of str
+        Some of its methods.
+    """
+    found = {}
+    for method in methods:
+        try:
+            rows = {row.point: row for row in table(results, [method], experiment)}
+        except ProtocolError:
+            continue
+        if set(rows) == set(experiment.points(method)):
+            found[method] = rows
+    return found
 
 
 def run(name, seeds=None, methods=None, jobs=1, folder="results", threads=None, *, experiment=None, dask=None, device="cpu",
@@ -352,6 +368,36 @@ def _stopped(experiment, method, point, seed, threads, why):
                 torch=torch.__version__, python=platform.python_version(), commit=_commit())
 
 
+def searching(spec, model, example, seed):
+    """Return what a specification of kind ``"switched"`` searches with.
+
+    Parameters
+    ----------
+    spec : dict
+        The specification.
+    model : nn.Module
+        The network that is to be switched.
+    example : Tensor
+        As for :class:`~switcher_lib.Switched`.
+    seed : int
+        Of the shuffling, where shuffled weights are fed in.
+
+    Returns
+    -------
+    net : Switched
+        The switched network.
+    settings : dict
+        Arguments of :func:`~switcher_lib.fit`, with the cost as a function of progress.
+    """
+    options = dict(spec.get("options", {}))
+    if "inside" in spec:
+        options = {"switcher": partial(SWITCHERS[spec["inside"]], **options), "seed": seed}
+    net = Switched(model, example, switcher=partial(SWITCHERS[spec["switcher"]], **options), **spec["switched"])
+    if spec.get("untrained"):
+        net.switcher.requires_grad_(False)
+    return net, {**spec["fit"], "cost": ramp(**spec["fit"]["cost"]) if "cost" in spec["fit"] else 0.0}
+
+
 class _Run:
     """One run: make the model, cut or search, train what is left, look at the test set once."""
 
@@ -411,14 +457,8 @@ class _Run:
         spec, model = self.spec, model.to(self.device, memory_format=torch.channels_last)
         if "pretrain" in spec:
             self.pretrained(model)
-        options = dict(spec.get("options", {}))
-        if "inside" in spec:
-            options = {"switcher": partial(SWITCHERS[spec["inside"]], **options), "seed": self.seed}
-        net = Switched(model, self.data.example, switcher=partial(SWITCHERS[spec["switcher"]], **options), **spec["switched"])
-        if spec.get("untrained"):
-            net.switcher.requires_grad_(False)
+        net, settings = searching(spec, model, self.data.example, self.seed)
         self.start = {key: int((s != 0).sum()) for key, s in net.train().factors().items()}
-        settings = {**spec["fit"], "cost": ramp(**spec["fit"]["cost"]) if "cost" in spec["fit"] else 0.0}
         history = fit(net, self.train, seed=self.seed, progress=False, task_optimizer=partial(SGD, **spec["task_sgd"]),
                       switcher_optimizer=partial(Adam, **spec["switcher_adam"]), **settings)
         self._count(history)

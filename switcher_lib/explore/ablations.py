@@ -7,7 +7,7 @@ import traitlets
 
 from ..experiments import EXPERIMENTS, paired
 from ..experiments.results import unpack
-from ..experiments.runner import ramp
+from ..experiments.runner import searching
 from .base import Explorer, between, chart, module_source, one_of, source
 from .stored import complete
 
@@ -172,16 +172,13 @@ class Ablations(Explorer):
         from ..compaction import compact
         from ..errors import TrainingStopped
         from ..metrics import count_parameters
-        from ..switched import Switched
-        from ..switchers import SWITCHERS
         from ..training import evaluate, fit, seed_everything
 
         name = self.variants[variant]["name"]
         spec = EXPERIMENTS[NAME].spec(name, None)
         data = data or data_module.load("mnist")
         split = data.train.subset(min(IMAGES, len(data.train)))
-        settings = {**spec["fit"], "epochs": EPOCHS, "cost": ramp(**spec["fit"]["cost"]) if "cost" in spec["fit"] else 0.0}
-        steps, taken = EPOCHS * -(-len(split) // settings["batch_size"]), [0]
+        steps, taken = EPOCHS * -(-len(split) // spec["fit"]["batch_size"]), [0]
 
         def tell(*_):
             taken[0] += 1
@@ -195,15 +192,10 @@ class Ablations(Explorer):
 
         self.training, self.progress = f"{name}, seed {seed}, {data.name} \u2026", max(0.001, part / parts)
         seed_everything(seed)
-        options = dict(spec.get("options", {}))
-        if "inside" in spec:
-            options = {"switcher": partial(SWITCHERS[spec["inside"]], **options), "seed": seed}
-        net = Switched(models.lenet_300_100(), data.example, switcher=partial(SWITCHERS[spec["switcher"]], **options), **spec["switched"])
-        if spec.get("untrained"):
-            net.switcher.requires_grad_(False)
+        net, settings = searching(spec, models.lenet_300_100(), data.example, seed)
         try:
             fit(net, split, seed=seed, progress=False, task_optimizer=task,
-                switcher_optimizer=partial(torch.optim.Adam, **spec["switcher_adam"]), **settings)  # fmt: skip
+                switcher_optimizer=partial(torch.optim.Adam, **spec["switcher_adam"]), **{**settings, "epochs": EPOCHS})  # fmt: skip
             small = compact(net, split.images[:64]).model
             found = {"name": name, "seed": seed, "accuracy": 100 * evaluate(small, data.validation).accuracy,
                      "parameters": count_parameters(small)}  # fmt: skip

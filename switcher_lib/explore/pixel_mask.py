@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import traitlets
 
+from ..experiments.results import beside
 from .base import Explorer, between, module_source, source
 
 SIDE = 28
@@ -53,10 +54,9 @@ class PixelMask(Explorer):
     look = traitlets.Int(0).tag(sync=True)
 
     def __init__(self, path=None):
-        candidates = [Path(path)] if path is not None else [Path("results") / FILE, Path("../results") / FILE]
-        found = next((p for p in candidates if p.exists()), None)
+        found = beside(FILE) if path is None else beside(Path(path).name, Path(path).parent)
         if found is None:
-            raise FileNotFoundError(f"{candidates[0]} is not there; python book/_scripts/pixel_masks.py makes it.")
+            raise FileNotFoundError(f"{path or Path('results') / FILE} is not there; python book/_scripts/pixel_masks.py makes it.")
         content = json.loads(found.read_text(encoding="utf-8"))
         runs = sorted(content["runs"].items(), key=lambda item: float(item[0]))
         super().__init__(

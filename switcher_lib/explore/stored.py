@@ -1,8 +1,7 @@
 """What explorers show of stored experiments: only what the library lets stand in a table."""
 
-from pathlib import Path
-
-from ..experiments import EXPERIMENTS, ProtocolError, load, table
+from ..experiments import EXPERIMENTS, load, runner
+from ..experiments.results import beside
 
 
 def complete(name, folder=None):
@@ -21,16 +20,9 @@ def complete(name, folder=None):
         {method: {operating point: (Row, records)}}. Left out is a method whose runs are not all there or break a
         rule of comparison; empty where there is no file.
     """
-    folders = ("results", "../results") if folder is None else (folder,)
-    here = next((one for one in folders if (Path(one) / f"{name}.json").exists()), None)
-    if here is None:
+    path = beside(f"{name}.json", folder)
+    if path is None:
         return {}
-    experiment, results, found = EXPERIMENTS[name], load(name, here), {}
-    for method in experiment.methods:
-        try:
-            rows = {row.point: row for row in table(results, [method], experiment)}
-        except ProtocolError:
-            continue
-        if set(rows) == set(experiment.points(method)):
-            found[method] = {point: (row, results.of(method, point)) for point, row in rows.items()}
-    return found
+    experiment, results = EXPERIMENTS[name], load(name, path.parent)
+    found = runner.complete(results, experiment, experiment.methods)
+    return {method: {point: (row, results.of(method, point)) for point, row in rows.items()} for method, rows in found.items()}
