@@ -29,7 +29,7 @@ WHAT = ("data", "dense", "switcher")
 def specification(configuration, what, epochs=None):
     """Return what to train by: the catalogue's specification, with ``epochs`` in place of all of its own.
 
-    A shortened switcher has half of its epochs, at most, for the search.
+    A shortened switcher has half of its epochs, at most, for the search, and no size to get to.
     """
     from switcher_lib.experiments import EXPERIMENTS
     method, point, dense = CONFIGURATIONS[configuration]
@@ -38,6 +38,7 @@ def specification(configuration, what, epochs=None):
     if epochs is not None:
         spec["fit"]["epochs"] = epochs if what == "dense" else max(1, epochs // 2)
     if epochs is not None and what == "switcher":
+        spec["fit"].pop("stop_at")
         spec["finetune"].pop("epochs", None)
         spec["finetune"]["until_epoch"] = epochs
     return spec
@@ -56,6 +57,8 @@ def child(configuration, what, epochs, seed, threads, data):
         experiment = sl.experiments.Experiment("what does it cost?", "lenet_300_100", data,
                                                {what: specification(configuration, what, epochs)}, seeds=(seed,))
         run, _ = sl.experiments.run_one(experiment, what, seed=seed, threads=threads)
+        if "stopped" in run:
+            raise RuntimeError(f"{what} of {configuration}, seed {seed}: {run['stopped']}")
         record = {name: run[name] for name in ("seconds", "search_seconds", "task_steps", "switcher_steps", "train_examples",
                                                "parameters", "test_accuracy")}
     unit = 1 if sys.platform == "darwin" else 1024    # macOS counts bytes, Linux KiB
