@@ -29,7 +29,7 @@ WHAT = ("data", "dense", "switcher")
 def specification(configuration, what, epochs=None):
     """Return what to train by: the catalogue's specification, with ``epochs`` in place of all of its own.
 
-    A shortened switcher has half of its epochs, at most, for the search, and no size to get to.
+    A shortened switcher has half of its epochs, at most, for the search.
     """
     from switcher_lib.experiments import EXPERIMENTS
     method, point, dense = CONFIGURATIONS[configuration]
@@ -38,7 +38,6 @@ def specification(configuration, what, epochs=None):
     if epochs is not None:
         spec["fit"]["epochs"] = epochs if what == "dense" else max(1, epochs // 2)
     if epochs is not None and what == "switcher":
-        spec["fit"].pop("stop_at")
         spec["finetune"].pop("epochs", None)
         spec["finetune"]["until_epoch"] = epochs
     return spec

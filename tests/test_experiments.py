@@ -261,6 +261,8 @@ def test_a_search_that_misses_its_size_is_a_failure_that_is_kept():
     record, files = runner.run_one(experiment, "switcher", 100)
     assert "parameters left, above the 100 that it was to reach" in record["stopped"] and files == {}
     assert "stopped" not in runner.run_one(replace(experiment, tuning=True), "switcher", 100)[0]
+    without_points = Experiment("?", "lenet_300_100", "digits", {"switcher": spec}, seeds=(0,))
+    assert runner.run_one(without_points, "switcher")[0]["parameters"] > 100    # no size was promised: it shows how far a search gets
 
 
 def test_a_method_that_takes_anothers_count_says_at_once_when_that_is_missing(tiny, tmp_path, monkeypatch):

@@ -33,6 +33,23 @@ def test_a_network_appears_as_soon_as_its_runs_are_complete(monkeypatch):
     assert [s["title"].split(",")[0] for s in AccuracySize(RESULTS).sets] == ["LeNet-300-100"] * 2 + ["LeNet-5"] * 2
 
 
+def test_runs_that_stopped_are_named_and_a_point_without_any_is_left_out(tmp_path):
+    content = json.loads((RESULTS / "lenet300-connections.json").read_text())
+    few, none = sorted({r["point"] for r in content["runs"] if r["method"] == "SCL"})[:2]
+
+    def stops(run):
+        return run["method"] == "SCL" and (run["point"] == none or (run["point"], run["seed"]) == (few, 1))
+
+    kept = ("method", "point", "seed", "spec")
+    content["runs"] = [{**{k: r[k] for k in kept}, "stopped": "the search missed its size"} if stops(r) else r for r in content["runs"]]
+    (tmp_path / "lenet300-connections.json").write_text(json.dumps(content))
+    explorer = AccuracySize(tmp_path)
+    points = {p["point"]: p for m in explorer.sets[0]["methods"] if m["name"] == "SCL" for p in m["points"]}
+    assert none not in points and len(points) == 4
+    assert points[few]["stopped"] == [1] and [r[0] for r in points[few]["runs"]] == [0, 2, 3, 4]
+    assert "NaN" not in json.dumps([explorer.sets, explorer.shown()])
+
+
 @pytest.mark.parametrize(
     "change, message",
     [

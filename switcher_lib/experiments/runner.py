@@ -464,7 +464,8 @@ class _Run:
         self._count(history)
         self.search_seconds = history.last["seconds"]
         goal, left = settings.get("stop_at"), getattr(net.structure(), net.price)[1]
-        if goal is not None and left > goal and not self.experiment.tuning:    # a tuning trial that misses it loses by that
+        # only an operating point is a size that was promised; and a tuning trial that misses it loses by that
+        if self.point is not None and goal is not None and left > goal and not self.experiment.tuning:
             raise TrainingStopped(f"the search ended with {left:,} {PRICED[net.price]} left, above the {goal:,} that it was to reach.")
         return net
 

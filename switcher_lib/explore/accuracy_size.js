@@ -14,7 +14,7 @@ function render({ model, el }) {
   const shownMethods = () => here().filter(({ name }) => model.get("on")[names.indexOf(name)]);
   const summary = ({ name, points }) => ({
     name,
-    points: points.map(({ point, runs }) => ({ point, parameters: meanStd(runs.map((r) => r[1])), accuracy: meanStd(runs.map((r) => r[2])), runs })),
+    points: points.map(({ point, runs, stopped }) => ({ point, stopped, parameters: meanStd(runs.map((r) => r[1])), accuracy: meanStd(runs.map((r) => r[2])), runs })),
   });
   const readable = () => shownMethods().map(summary).flatMap(({ name, points }) => points.map((p) => ({ name, ...p })));
   const marks = names.map((name) => {
@@ -61,13 +61,15 @@ function render({ model, el }) {
       if (far[best] < 24 && best + 1 !== model.get("point")) c.change({ point: best + 1 });
     };
 
-    const said = at ? `${at.name}${at.point ? `, aimed at ${grouped(at.point)}` : ""}: ${fixed(at.accuracy[0], 2)} \u00b1 ${fixed(at.accuracy[1], 2)} % at ${grouped(Math.round(at.parameters[0]))} \u00b1 ${grouped(Math.round(at.parameters[1]))} (${at.runs.length} seeds)` : "No method is chosen";
+    const said = at ? `${at.name}${at.point ? `, aimed at ${grouped(at.point)}` : ""}: ${fixed(at.accuracy[0], 2)} \u00b1 ${fixed(at.accuracy[1], 2)} % at ${grouped(Math.round(at.parameters[0]))} \u00b1 ${grouped(Math.round(at.parameters[1]))} (${at.runs.length} seeds${at.stopped.length ? `, ${at.stopped.length} stopped` : ""})` : "No method is chosen";
     const text = `${said}.${below ? ` ${below} runs lie below the picture.` : ""}`;
     verdict.textContent = text;
     plot.setAttribute("aria-label", `Test accuracy against size, ${title}; ${all.map((m) => m.name).join(", ") || "no method"} shown, ${{ both: "seeds and means", seeds: "seeds", mean: "means \u00b1 std" }[show]}, ${zoom === "top" ? "the upper two points" : "all"}. ${text}`);
     const chosen = at && all.find((m) => m.name === at.name);
-    table.replaceChildren(...(chosen ? [tableOf(["aimed at", unit, "mean accuracy, %", "std", ...chosen.points[0].runs.map((r) => `seed ${r[0]}`)],
-      chosen.points.map((p) => [p.point ? grouped(p.point) : "\u2013", grouped(Math.round(p.parameters[0])), fixed(p.accuracy[0], 2), fixed(p.accuracy[1], 2), ...p.runs.map((r) => fixed(r[2], 2))]),
+    const seeds = chosen ? [...new Set(chosen.points.flatMap((p) => [...p.runs.map((r) => r[0]), ...p.stopped]))].sort((a, b) => a - b) : [];
+    const ofSeed = (p, seed) => (p.stopped.includes(seed) ? "stopped" : fixed(p.runs.find((r) => r[0] === seed)[2], 2));
+    table.replaceChildren(...(chosen ? [tableOf(["aimed at", unit, "mean accuracy, %", "std", ...seeds.map((s) => `seed ${s}`)],
+      chosen.points.map((p) => [p.point ? grouped(p.point) : "\u2013", grouped(Math.round(p.parameters[0])), fixed(p.accuracy[0], 2), fixed(p.accuracy[1], 2), ...seeds.map((s) => ofSeed(p, s))]),
       `${chosen.name}, ${title}`)] : []));
     legend.replaceChildren(...legendOf([...(all.some((m) => m.name === "dense") ? [["dense, its mean", { stroke: "currentColor", "stroke-dasharray": "6 4", "stroke-width": 1.5 }]] : []),
       ...(show === "seeds" ? [] : [["bars: \u00b1 1 std over the seeds", { d: "M13 0V12", stroke: "currentColor", "stroke-width": 1.5 }]]),

@@ -18,8 +18,8 @@ class AccuracySize(Explorer):
     """Test accuracy against size for every method of the stored comparisons, run by run.
 
     The runs come from ``results/`` through the library's rules of comparison: a method is there when all of its
-    sizes and seeds are, and a network when a method besides the dense one is. Means and standard deviations are
-    computed in the page.
+    sizes and seeds are, and a network when a method besides the dense one is. Runs that stopped are named and in no
+    mean; a point at which all did is left out. Means and standard deviations are computed in the page.
 
     Parameters
     ----------
@@ -64,11 +64,13 @@ class AccuracySize(Explorer):
             found = complete(name, folder)
             if not {*found} - {"dense"}:
                 continue
+            found = {method: {point: both for point, both in points.items() if both[1]} for method, points in found.items()}
             self._rows.append({method: {point: row for point, (row, _) in points.items()} for method, points in found.items()})
             sets.append({"title": title, "unit": unit, "methods": [
                 {"name": method, "points": [
-                    {"point": point, "runs": [[r["seed"], r["parameters"], round(100 * r["test_accuracy"], 4)] for r in records]}
-                    for point, (_, records) in points.items()]}
+                    {"point": point, "stopped": list(row.stopped),
+                     "runs": [[r["seed"], r["parameters"], round(100 * r["test_accuracy"], 4)] for r in records]}
+                    for point, (row, records) in points.items()]}
                 for method, points in found.items()]})  # fmt: skip
         if not sets:
             raise FileNotFoundError(
