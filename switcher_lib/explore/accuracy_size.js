@@ -29,10 +29,10 @@ function render({ model, el }) {
     const points = readable();
     const at = points[Math.min(model.get("point"), points.length) - 1];
     const cut = all.filter((m) => m.name !== "dense");
-    const sizes = cut.flatMap((m) => m.points.flatMap((p) => p.runs.map((r) => r[1])));
     const hits = points.flatMap((p) => p.runs.map((r) => r[2]));
     const top = Math.max(98.7, ...hits) + 0.08;
     const bottom = zoom === "top" ? Math.max(top - 2.2, Math.min(top - 0.5, ...hits) - 0.1) : Math.max(0, Math.min(97, ...hits.filter((a) => a > 50)) - 0.2);
+    const sizes = cut.flatMap((m) => m.points.flatMap((p) => p.runs.filter((r) => r[2] >= bottom).map((r) => r[1])));    // what collapsed would stretch the axis
     const [low, high] = sizes.length ? [Math.min(...sizes) * 0.9, Math.max(...sizes) * 1.1] : [1e3, 3e5];
     const { px, py, left, right, top: roof, bottom: floor, inside, add } = axes(plot, width, Math.min(420, Math.max(280, width * 0.55)),
       { low, high, log: true, name: unit, text: (t) => grouped(Math.round(t)) }, { low: bottom, high: top, name: "test accuracy (%)" }, [50, 16, 10, 38]);
@@ -52,7 +52,7 @@ function render({ model, el }) {
         inside(...points.flatMap((p) => p.runs.map((r) => markAt(shape, px(r[1]), py(r[2]), show === "seeds" ? 4 : 2, { fill: colour, stroke: colour, "stroke-width": 1, "fill-opacity": 0.65 }))));
       below += points.flatMap((p) => p.runs).filter((r) => r[2] < bottom).length;
     }
-    if (at && at.name !== "dense") add(svg("circle", { cx: px(at.parameters[0]), cy: Math.min(floor, Math.max(roof, py(at.accuracy[0]))), r: 11, fill: "none", stroke: "var(--sl-orange)", "stroke-width": 2.5 }));
+    if (at && at.name !== "dense") add(svg("circle", { cx: Math.max(left, px(at.parameters[0])), cy: Math.min(floor, Math.max(roof, py(at.accuracy[0]))), r: 11, fill: "none", stroke: "var(--sl-orange)", "stroke-width": 2.5 }));
     plot.onpointermove = (event) => {
       const box = plot.getBoundingClientRect();
       const [x, y] = [event.clientX - box.left, event.clientY - box.top];
