@@ -49,7 +49,7 @@ CONNECTION_TUNED_AT = 10_800
 CONNECTION_SIZES = (43_000, 21_600, CONNECTION_TUNED_AT, 5_400, 4_000)    # with at most 580 biases: 10 to 126 times fewer weights
 CONNECTION = Course(CONNECTION_TOTAL, CONNECTION_SEARCH, SLOW, {"level": "connection", "convolutions": True},
                     {"until_epoch": CONNECTION_TOTAL, "batch_size": BATCH, "task_sgd": SLOW, "precision": "bfloat16"},
-                    check_every=10, precision="bfloat16")
+                    CONNECTION_TUNED_AT, check_every=10, precision="bfloat16")    # at one λ no search got to the two smallest sizes
 WARM = replace(CONNECTION, warmup=1)
 
 CONNECTION_TRIALS = {
