@@ -463,10 +463,10 @@ class _Run:
                       switcher_optimizer=partial(Adam, **spec["switcher_adam"]), **settings)
         self._count(history)
         self.search_seconds = history.last["seconds"]
-        goal, left = settings.get("stop_at"), getattr(net.structure(), net.price)[1]
         # only an operating point is a size that was promised; and a tuning trial that misses it loses by that
-        if self.point is not None and goal is not None and left > goal and not self.experiment.tuning:
-            raise TrainingStopped(f"the search ended with {left:,} {PRICED[net.price]} left, above the {goal:,} that it was to reach.")
+        promised = None if self.point is None or self.experiment.tuning else settings.get("stop_at")
+        if promised is not None and (left := getattr(net.structure(), net.price)[1]) > promised:
+            raise TrainingStopped(f"the search ended with {left:,} {PRICED[net.price]} left, above the {promised:,} that it was to reach.")
         return net
 
     def _transfer(self):
