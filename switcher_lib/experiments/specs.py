@@ -54,15 +54,16 @@ class Experiment:
     methods : dict
         For each method a specification, or one for each operating point: {point: specification}, the point a number of
         parameters, or of MACs where ``switched`` says ``price="macs"``. A specification is plain data. ``kind`` is
-        ``"plain"``, ``"switched"`` or ``"transfer"`` (a trained network is cut in one pass, by a switcher that has learned on
-        others or by a rule); the other entries are arguments: of the model (``model``), of
+        ``"plain"``, ``"switched"`` or ``"transfer"`` (a trained network is cut in one pass, by a switcher that has
+        learned on others or by a rule); the other entries are arguments: of the model (``model``), of
         :class:`~switcher_lib.Switched` (``switched``), of the switcher (``switcher``, ``options``, ``inside``), of
-        :func:`~switcher_lib.fit` (``fit``), of the optimizers (``task_sgd``, ``switcher_adam``), of a plain fit before the search (``pretrain``) and of one of what is left after it
-        (``finetune``). ``same_count_as`` names a method whose number of neurons off at each site is taken over by a
-        random choice; ``same_structure_as`` one whose very structure is, on fresh weights. ``noise`` trains a plain
-        network with noise on all activations, pixels included. ``until_epoch`` makes the last fit end where all have
-        had that many epochs. ``untrained`` keeps the switcher from learning, ``save`` keeps the network of seed 0. ``learn``
-        tells the learning set of a transferred switcher and the arguments of :func:`~switcher_lib.learn_across`.
+        :func:`~switcher_lib.fit` (``fit``), of the optimizers (``task_sgd``, ``switcher_adam``), of a plain fit before
+        the search (``pretrain``) and of one of what is left after it (``finetune``). ``same_count_as`` names a method
+        whose number of neurons off at each site is taken over by a random choice; ``same_structure_as`` one whose very
+        structure is, on fresh weights. ``noise`` trains a plain network with noise on all activations, pixels included.
+        ``until_epoch`` makes the last fit end where all have had that many epochs. ``untrained`` keeps the switcher
+        from learning, ``save`` keeps the network of seed 0. ``learn`` tells the learning set of a transferred switcher
+        and the arguments of :func:`~switcher_lib.learn_across`.
     seeds : tuple of int, default (0, 1, 2, 3, 4)
         The seeds of a complete row.
     epochs : int, optional
