@@ -131,6 +131,45 @@ class Table:
         return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 
+OTHERWISE = "This run came out otherwise than the text"
+
+
+class Remark:
+    """A sentence set apart from a cell's results."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        page = ("<p role='note' style='border-left:3px solid #D55E00;padding:.2em .7em'>"
+                f"{html.escape(self.text)}</p>")
+        return {"text/html": page, "text/plain": self.text}
+
+    def __repr__(self):
+        return self.text
+
+
+def as_told(claim, holds):
+    """Hold a sentence of the text against what a cell has just measured, and show a remark where they disagree.
+
+    What is trained comes out differently on other processors, with other numbers of threads and on stand-in data: a reader whose
+    run disagrees with the page is told so and reads on. Outputs that hold such a remark are not stored in the book.
+
+    Parameters
+    ----------
+    claim : str
+        What the text says, as a sentence without its full stop.
+    holds : bool
+        Whether it is so here.
+    """
+    if holds:
+        return
+    from IPython.display import display  # there in every notebook; the rest of this module does without it
+
+    display(Remark(f"{OTHERWISE}, which says: {claim}. Other processors, numbers of threads and stand-in data change what "
+                   "training finds; the text tells of the outputs on the published page."))
+
+
 def plus_minus(values, digits=2):
     """Return mean ± sample standard deviation as text that no line break parts.
 

@@ -15,6 +15,8 @@ import pytest
 import torch
 import yaml
 
+from switcher_lib.plotting import OTHERWISE
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 CHAPTERS = [p for p in NOTEBOOKS if re.match(r"\d\d-", p.name)]    # the others are appendices: run and read alike, but no lessons
@@ -321,6 +323,7 @@ def test_faultless_notebook_has_no_faults():
     ([stream("File " + "/".join(["", "srv", "x", ".venv", "lib"]))], "path of this machine"),
     ([stream(f"{ROOT}/book")], "path of this machine"),
     ([result(text_html=f"<p>{ROOT}</p>")], "path of this machine"),
+    ([result(text_plain=f"{OTHERWISE}, which says: it falls.", text_html="<p>...</p>")], "contradicts the text"),
     ([nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])], "ValueError"),
 ])
 def test_planted_output_is_found(outputs, says):

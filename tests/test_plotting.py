@@ -43,3 +43,12 @@ def test_a_table_with_a_short_row_is_refused():
 def test_mean_and_spread_are_told_in_one_piece(values, shown):
     assert plotting.plus_minus(values).replace("\u00a0", "") == shown
     assert " " not in plotting.plus_minus(values)
+
+
+def test_a_run_that_disagrees_with_the_text_is_told(capsys):
+    plotting.as_told("magnitude is better", True)
+    assert not capsys.readouterr().out
+    plotting.as_told("3 < 4 & <b>", False)
+    assert "than the text, which says: 3 < 4 & <b>. Other" in capsys.readouterr().out
+    page = ElementTree.fromstring(plotting.Remark("3 < 4 & <b>")._repr_mimebundle_()["text/html"])
+    assert page.get("role") == "note" and page.text == "3 < 4 & <b>"

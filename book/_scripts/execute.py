@@ -3,9 +3,9 @@
     python book/_scripts/execute.py [NOTEBOOK ...] [--stand-ins] [--timeout SECONDS]
 
 With no name: every notebook of _toc.yml, in order. A notebook is rewritten only when all of it ran and its outputs are fit to
-be published: no error, nothing on stderr, no path of this machine, no data set that is a stand-in for the real one
-(--stand-ins allows that). What differs between two runs of the same code is left out, so that a second run makes a small
-diff. Times go to results/execution_times.json.
+be published: no error, nothing on stderr, no path of this machine, nothing that contradicts the text beside it, no data set
+that is a stand-in for the real one (--stand-ins allows that). What differs between two runs of the same code is left out, so
+that a second run makes a small diff. Times go to results/execution_times.json.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 from switcher_lib.explore import strip_widget_state
+from switcher_lib.plotting import OTHERWISE
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = ROOT / "results" / "execution_times.json"
@@ -82,6 +83,7 @@ def faults(notebook):
                 found.append(f"cell {number} ends in {output.ename}: {output.evalue}")
             if output.output_type == "stream" and output.name == "stderr":
                 found.append(f"cell {number} writes to stderr: {output.text.strip()[:300]}")
+            found += [f"cell {number} contradicts the text: {text}" for text in texts(output) if text.startswith(OTHERWISE)]
             for path in sorted({p for text in texts(output) for p in machine_paths(text)}):
                 found.append(f"cell {number} shows a path of this machine: {path}")
     return found
