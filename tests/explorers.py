@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from switcher_lib.explore import Ablations, AccuracySize, Alternation, Gates, PixelMask, ResidualCompaction, SwitcherView
+from switcher_lib import models
+from switcher_lib.explore import Ablations, AccuracySize, Alternation, ConvChannels, Gates, PixelMask, ResidualCompaction, SwitcherView
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 
@@ -34,15 +36,39 @@ def _three_looks(n=6, d=5, hidden=4):
     return [{"step": 10 * i, "rows": draw(n, d + 1), "switcher": s, "accuracy": 90.0 + i} for i, s in enumerate(switchers)]
 
 
+def a_conv_net(widths=(4, 6, 8), seed=0):
+    """A small convolutional network with drawn weights and statistics, in eval mode."""
+    torch.manual_seed(seed)
+    net = models.conv_net((3, 16, 16), 4, widths)
+    with torch.no_grad():
+        for name, tensor in net.state_dict().items():
+            if name.startswith("bn") and tensor.is_floating_point():
+                tensor.uniform_(0.5, 1.5)
+    return net.eval()
+
+
+def three_pictures(n=3, side=16, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, 3, side, side), dtype=np.uint8)
+
+
+def _few_channels():
+    """Fewer channels than all, so that the first state holds removed ones; the switcher's order is another than the norms'."""
+    explorer = ConvChannels(a_conv_net(), three_pictures(), [2, 0, 3], ["cat", "dog", "frog", "ship"], [0.5, 0.4, 0.45], [0.25, 0.3, 0.2],
+                            factors=[np.linspace(0, 1, n) for n in (4, 6, 8)])
+    explorer.kept = (3, 6, 5)
+    return explorer
+
+
 MAKERS = {
     "Ablations": partial(Ablations, RESULTS), "AccuracySize": partial(AccuracySize, RESULTS), "Alternation": Alternation,
+    "ConvChannels": _few_channels,
     "Gates": Gates, "PixelMask": partial(PixelMask, RESULTS / "pixel-masks.json"), "ResidualCompaction": _a_constant_absorbed,
     "SwitcherView": lambda: SwitcherView(_three_looks()),
 }  # fmt: skip
 
 # A change that makes other data, and so another id.
 CHANGES = {
-    "Ablations": ("b", 5), "AccuracySize": ("zoom", "all"), "Alternation": ("step", 7), "Gates": ("neuron", 2),
+    "Ablations": ("b", 5), "AccuracySize": ("zoom", "all"), "Alternation": ("step", 7), "ConvChannels": ("kept", (2, 3, 8)), "Gates": ("neuron", 2),
     "PixelMask": ("look", 4), "ResidualCompaction": ("step", 3),
     "SwitcherView": ("scale", 2.5),
 }  # fmt: skip

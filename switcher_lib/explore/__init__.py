@@ -4,6 +4,7 @@ from .ablations import Ablations
 from .accuracy_size import AccuracySize
 from .alternation import Alternation
 from .base import Explorer, strip_widget_state
+from .conv_channels import ConvChannels
 from .digit_neurons import DigitNeurons
 from .gates import Gates
 from .pixel_mask import PixelMask
@@ -12,6 +13,6 @@ from .scale_neurons import ScaleNeurons
 from .switcher_view import SwitcherView
 
 __all__ = [
-    "Ablations", "AccuracySize", "Alternation", "DigitNeurons", "Explorer", "Gates", "PixelMask", "ResidualCompaction",
+    "Ablations", "AccuracySize", "Alternation", "ConvChannels", "DigitNeurons", "Explorer", "Gates", "PixelMask", "ResidualCompaction",
     "ScaleNeurons", "SwitcherView", "strip_widget_state",
 ]  # fmt: skip
