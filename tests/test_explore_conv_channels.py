@@ -52,6 +52,10 @@ def test_orders_are_by_length_and_by_factor():
     assert explorer.orders["the switcher's"][2] == list(range(8))[::-1]
 
 
+def test_standardised_images_are_the_same_as_their_bytes():
+    assert make(images=inputs()).pixels == make().pixels
+
+
 def test_the_largest_network_of_the_book_fits_and_is_the_same_twice():
     torch.manual_seed(0)
     images = torch.randint(0, 256, (8, 3, 32, 32), dtype=torch.uint8)
@@ -65,7 +69,8 @@ def test_the_largest_network_of_the_book_fits_and_is_the_same_twice():
     (lambda: make("conv_net"), "model has to be an nn.Module"),
     (lambda: make(nn.Sequential(nn.Conv2d(3, 4, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(256, 4))), "not a 3×3 conv"),
     (lambda: make(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(64, 4))), "does not halve"),
-    (lambda: make(images=three_pictures().astype(float)), r"images are float64 .*allowed: uint8, \(N, 3, H, W\)"),
+    (lambda: make(images=three_pictures().astype(float)), r"leaves \[0, 1\]; give uint8 images"),
+    (lambda: make(images=three_pictures()[:, :1]), r"shape \(3, 1, 16, 16\); allowed: \(N, 3, H, W\)"),
     (lambda: make(images=three_pictures(13)), "N from 1 to 12"),
     (lambda: make(images=three_pictures(side=24)), "24×24 pixels do not fit"),
     (lambda: make(images=three_pictures(side=12)), "12×12 pixels do not fit"),

@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 
 import anywidget
+import numpy as np
+import torch
 
 from ..errors import unknown_name
 
@@ -84,6 +86,33 @@ def between(name, value, low, high):
     if not (isinstance(value, (int, float)) and low <= value <= high):
         raise ValueError(f"{name}={value!r} has to lie between {low} and {high}.")
     return value
+
+
+def as_bytes(images, mean, std):
+    """Return images as uint8: as they are, or with the standardising undone.
+
+    Parameters
+    ----------
+    images : array-like or Tensor
+        Of uint8, or floats (pixel / 255 - mean) / std.
+    mean, std : float or array
+        What they were standardised with, one number or an array that fits ``images``.
+
+    Raises
+    ------
+    ValueError
+        If floats do not come to pixels with this mean and std.
+    """
+    array = np.asarray(images.detach().cpu() if isinstance(images, torch.Tensor) else images)
+    if array.dtype == np.uint8:
+        return array
+    pixels = (array.astype(float) * std + mean) * 255
+    if not np.isfinite(pixels).all() or pixels.min() < -1 or pixels.max() > 256:
+        raise ValueError(
+            f"images times std={np.ravel(std).tolist()} plus mean={np.ravel(mean).tolist()} leaves [0, 1]; give uint8 images, or "
+            f"standardised ones with the mean and std that they were standardised with."
+        )
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
 def chart(label, lines=(), dots=(), size=(640, 240)):

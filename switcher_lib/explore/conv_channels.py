@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ..compaction import fold_batchnorm
-from .base import Explorer, between, module_source, one_of, source
+from .base import Explorer, as_bytes, between, module_source, one_of, source
 
 LARGEST, SMALLEST, SWITCHER = "the largest", "the smallest", "the switcher's"
 MAX_IMAGES = 12
@@ -61,8 +61,8 @@ class ConvChannels(Explorer):
     model : nn.Module
         Such as :func:`switcher_lib.models.conv_net`: 3×3 convolutions, each with ReLU and a pool that halves, then one Linear
         layer. BatchNorm is folded. A copy is used.
-    images : array-like or Tensor of uint8, (N, C, H, W)
-        At most 12.
+    images : array-like or Tensor, (N, C, H, W)
+        At most 12: uint8, or floats standardised with ``mean`` and ``std``.
     labels : sequence of int, (N,)
         Their classes.
     classes : sequence of str
@@ -100,10 +100,12 @@ class ConvChannels(Explorer):
 
     def __init__(self, model, images, labels, classes, mean, std, factors=None):
         found = _layers(model)
-        array = np.asarray(images.detach().cpu() if isinstance(images, torch.Tensor) else images)
         channels = found[0].weight.shape[1]
-        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[1] != channels or not 1 <= len(array) <= MAX_IMAGES:
-            raise ValueError(f"images are {array.dtype} of shape {array.shape}; allowed: uint8, (N, {channels}, H, W), N from 1 to {MAX_IMAGES}.")
+        if len(mean) != channels or len(std) != channels or min(std) <= 0:
+            raise ValueError(f"mean={mean} and std={std} need a number for each of {channels} channels, std above 0.")
+        array = as_bytes(images, *(np.array(v, dtype=float)[:, None, None] for v in (mean, std)))
+        if array.ndim != 4 or array.shape[1] != channels or not 1 <= len(array) <= MAX_IMAGES:
+            raise ValueError(f"images have the shape {array.shape}; allowed: (N, {channels}, H, W), N from 1 to {MAX_IMAGES}.")
         halved = 2 ** (len(found) - 1)
         places = (array.shape[2] // halved) * (array.shape[3] // halved)
         if any(side % halved for side in array.shape[2:]) or found[-1].in_features != found[-2].out_channels * places:
@@ -112,8 +114,6 @@ class ConvChannels(Explorer):
         if len(labels) != len(array) or not all(0 <= label < len(classes) for label in labels) or len(classes) != found[-1].out_features:
             raise ValueError(f"{len(array)} images, {len(labels)} labels and {len(classes)} names of classes do not belong to a model "
                              f"with {found[-1].out_features} outputs.")
-        if len(mean) != channels or len(std) != channels or min(std) <= 0:
-            raise ValueError(f"mean={mean} and std={std} need a number for each of {channels} channels, std above 0.")
         norms = [conv.weight.detach().flatten(1).norm(dim=1) for conv in found[:-1]]
         by = {LARGEST: norms, SMALLEST: [-norm for norm in norms]} | ({} if factors is None else {SWITCHER: list(factors)})
         for name, values in by.items():

@@ -7,7 +7,7 @@ import torch
 import traitlets
 from torch import nn
 
-from .base import Explorer, module_source, source
+from .base import Explorer, as_bytes, module_source, source
 
 MAX_PARAMETERS = 42_000  # one byte each, four thirds of that in base64: with the pictures, below 100 KB
 MAX_IMAGES = 12
@@ -70,16 +70,7 @@ def _bytes_of(images, mean, std):
         raise ValueError(f"images has shape {tuple(array.shape)}; allowed: (N, 28, 28) or (N, 1, 28, 28).")
     if not 1 <= len(array) <= MAX_IMAGES:
         raise ValueError(f"images holds {len(array)} images; the page carries 1 to {MAX_IMAGES}.")
-    array = array.reshape(-1, SIDE, SIDE)
-    if array.dtype == np.uint8:
-        return array
-    grey = (array.astype(float) * std + mean) * 255
-    if not np.isfinite(grey).all() or grey.min() < -1 or grey.max() > 256:
-        raise ValueError(
-            f"images times std={std} plus mean={mean} leaves [0, 1]; give uint8 images, or standardised ones "
-            f"with the mean and std that they were standardised with."
-        )
-    return np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+    return as_bytes(array.reshape(-1, SIDE, SIDE), mean, std)
 
 
 def _single(name, value):
