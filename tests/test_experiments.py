@@ -1044,6 +1044,7 @@ def test_committed_results_were_made_by_the_present_specifications_and_keep_the_
 @pytest.mark.parametrize("trials, choice, size, name", [
     (comparison.NEURON_TRIALS, comparison.NEURON_CHOICE, comparison.TUNED_AT, "lenet300-neurons-tuning"),
     (comparison.CONNECTION_TRIALS, comparison.CONNECTION_CHOICE, min(comparison.CONNECTION_SIZES), "lenet300-connections-tuning"),
+    (comparison.LATER_TRIALS, comparison.LATER_CHOICE, min(comparison.CONNECTION_SIZES), "lenet300-entry-later-tuning"),
     (lenet5.NEURON_TRIALS, lenet5.NEURON_CHOICE, lenet5.TUNED_AT, "lenet5-neurons-tuning"),
     (lenet5.CONNECTION_TRIALS, lenet5.CONNECTION_CHOICE, lenet5.CONNECTION_TUNED_AT, "lenet5-connections-tuning"),
 ])

@@ -109,8 +109,8 @@ function render({ model, el }) {
 
   // Maps side by side, a pixel apart; each is as dark as its share of the layer's largest value. Removed ones are crossed out.
   const mosaic = (canvas, { maps, height, width }, n) => {
-    const across = Math.min(n, Math.floor(264 / (width + 1)));
-    const down = Math.ceil(n / across);
+    const down = Math.ceil(n / Math.floor(264 / (width + 1)));
+    const across = Math.ceil(n / down); // rows of one length, where that can be
     set(canvas, { width: across * (width + 1), height: down * (height + 1) });
     const ink = canvas.getContext("2d");
     const picture = ink.createImageData(canvas.width, canvas.height);
@@ -153,7 +153,7 @@ function render({ model, el }) {
     const [parameters, macs] = [sumOf(costs, 0), sumOf(costs, 1)];
 
     show(n);
-    set(photo, { "aria-label": `Image ${n + 1}: a ${classes[labels[n]]}.` });
+    set(photo, { "aria-label": `Image ${n + 1}: ${classes[labels[n]]}.` });
     maps.forEach((layer, k) => {
       mosaic(mosaics[k], layer, full[k]);
       names[k].textContent = `conv${k + 1}: ${kept[k]} of ${full[k]} channels, maps of ${layer.height}×${layer.width}`;
@@ -196,7 +196,7 @@ function render({ model, el }) {
     set(price, { "aria-label": layerNames.map((name, i) => `${name}: ${grouped(costs[i][0])} of ${grouped(dense[i][0])} parameters, ${grouped(costs[i][1])} of ${grouped(dense[i][1])} MACs`).join("; ") + "." });
 
     const text = `With ${kept.join(", ")} channels (${order} first), ${percent(parameters / sumOf(dense, 0))} of the parameters and ${percent(macs / sumOf(dense, 1))} of the MACs are left. ` +
-      `It takes image ${n + 1}, a ${classes[labels[n]]}, for a ${classes[top]} (${percent(p[top])})${top === labels[n] ? "" : ": wrong"}.`;
+      `Image ${n + 1} is labelled ${classes[labels[n]]}; the network says ${classes[top]} (${percent(p[top])})${top === labels[n] ? "" : ", which is wrong"}.`;
     verdict.textContent = text;
     tiles[0].show(`${grouped(parameters)} of ${grouped(sumOf(dense, 0))}`);
     tiles[1].show(`${grouped(macs)} of ${grouped(sumOf(dense, 1))}`);

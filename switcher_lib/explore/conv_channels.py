@@ -189,8 +189,8 @@ class ConvChannels(Explorer):
         found = self.shown()
         best = int(np.argmax(found["p"]))
         return (
-            f"A network of {found['parameters']:,} parameters and {found['macs']:,} MACs takes this {self.classes[self.labels[self.image]]} "
-            f"for a {self.classes[best]} with probability {100 * found['p'][best]:.0f} %."
+            f"A network of {found['parameters']:,} parameters and {found['macs']:,} MACs says {self.classes[best]} with probability "
+            f"{100 * found['p'][best]:.0f} %; the image is labelled {self.classes[self.labels[self.image]]}."
         )
 
     def first_frame(self):

@@ -70,7 +70,7 @@ CONNECTIONS = comparison(
 # Asked after the comparison was seen: LeNet-5's entry switcher reads weights that have learned for an epoch, this one's drawn ones.
 LATER_TRIALS = {"switcher": [entry(replace(CONNECTION, warmup=1), c, lr, 4)
                              for c, lr in ((30.0, 1e-3), (30.0, 2e-3), (100.0, 1e-3), (20.0, 2e-3))]}
-LATER_CHOICE = {"switcher": 0}
+LATER_CHOICE = {"switcher": 3}
 LATER = Experiment(
     question="LeNet-300-100 on MNIST, connections: does the entry switcher do better where it begins to read after an epoch?",
     model="lenet_300_100", data="mnist", epochs=TOTAL, curve=True,
