@@ -347,3 +347,31 @@ def test_planted_fault_of_the_results_page_is_found(tmp_path, old, new, says):
     assert old in text
     (tmp_path / "page.ipynb").write_text(text.replace(old, new), encoding="utf-8")
     assert says in " ".join(page_faults(tmp_path / "page.ipynb"))
+
+
+# ------------------------------------------------------------------------------------------------------- for instructors
+
+INSTRUCTORS = ROOT / "book" / "instructors.md"
+
+
+def times_of(text):
+    """Minutes of a chapter, as its own texts say: of reading, and of each exercise."""
+    exercises = re.findall(r"```\{exercise\}.*?\n```", text, re.DOTALL)
+    return re.search(r"(\d+) minutes", text)[1], ", ".join(re.search(r"(\d+) minutes", one)[1] for one in exercises)
+
+
+def time_rows(page):
+    """{chapter's file: (reading, exercises)} of the instructors' table."""
+    return {name: (reading, each) for name, reading, each in re.findall(r"\{doc\}`(\d\d-[\w-]+)` \|[^|]*\| (\d+) \| ([\d, ]+?) \|", page)}
+
+
+def test_the_instructors_times_are_the_chapters():
+    said = {path.stem: times_of("\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"))
+            for path in CHAPTERS}
+    assert time_rows(INSTRUCTORS.read_text(encoding="utf-8")) == said
+
+
+def test_another_time_is_seen():
+    chapter = "*Reading:* 25 minutes.\n```{exercise} One (10 minutes)\n```\n```{exercise} Two\nAbout 15 minutes.\n```"
+    assert time_rows("| 1. {doc}`01-a` | – | 25 | 10, 15 |") == {"01-a": times_of(chapter)}
+    assert time_rows("| 1. {doc}`01-a` | – | 25 | 10, 20 |") != {"01-a": times_of(chapter)}
