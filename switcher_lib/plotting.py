@@ -135,7 +135,13 @@ OTHERWISE = "This run came out otherwise than the text"
 
 
 class Remark:
-    """A sentence set apart from a cell's results."""
+    """A sentence set apart from a cell's results.
+
+    Parameters
+    ----------
+    text : str
+        The sentence; shown as it is.
+    """
 
     def __init__(self, text):
         self.text = text
