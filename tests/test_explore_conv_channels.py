@@ -23,6 +23,12 @@ def inputs():
     return (torch.from_numpy(three_pictures()) / 255 - mean) / std
 
 
+def not_finite():
+    net = sl.fold_batchnorm(a_conv_net())
+    net.conv2.weight.data[0, 0, 0, 0] = float("nan")
+    return net
+
+
 def test_probabilities_are_the_model_s_but_for_a_byte_s_rounding():
     explorer = make()
     with torch.no_grad():
@@ -76,6 +82,7 @@ def test_the_largest_network_of_the_book_fits_and_is_the_same_twice():
     (lambda: make(images=three_pictures(side=12)), "12×12 pixels do not fit"),
     (lambda: make(labels=(1, 2)), "3 images, 2 labels and 4 names"),
     (lambda: make(labels=(1, 2, 4)), "3 images, 3 labels and 4 names"),
+    (lambda: make(not_finite()), "a weight of layer 2 is not finite"),
     (lambda: make(mean=[0.5]), "need a number for each of 3 channels"),
     (lambda: make(factors=[[1, 2]]), r"factors have lengths \[2\]; the convolutions have \[4, 6, 8\]"),
     (lambda: setattr(make(), "kept", (4, 7, 8)), "must be 3 integers, from 1 to 4, 6, 8"),

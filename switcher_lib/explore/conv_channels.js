@@ -1,12 +1,5 @@
 // ConvChannels: a small convolutional network computed in the page, in double precision as in Python, with the channels kept that the reader asks for.
 
-const bytesOf = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-const unpacked = ({ shape, weight, scale, bias }) => {
-  const q = new Int8Array(bytesOf(weight).buffer);
-  const row = q.length / shape[0];
-  return { shape, bias, weight: Float64Array.from(q, (v, i) => v * scale[Math.floor(i / row)]) };
-};
-
 // One 3×3 convolution over the channels `from` of h, for the channels `to`; all maps lie one after another.
 const convolve = ({ shape: [, inputs], weight, bias }, h, from, to, height, width) => {
   const size = height * width;
@@ -39,12 +32,6 @@ const pooled = (maps, height, width) => new Map([...maps].map(([key, z]) => {
     }
   return [key, half];
 }));
-const softmaxOf = (z) => {
-  const top = Math.max(...z);
-  const e = z.map((v) => Math.exp(v - top));
-  const sum = e.reduce((a, b) => a + b, 0);
-  return e.map((v) => v / sum);
-};
 
 function render({ model, el }) {
   const layers = model.get("layers").map(unpacked);

@@ -1,7 +1,5 @@
 """Keep fewer channels of a small convolutional network: what it sees, what it says, and what it costs in both currencies."""
 
-import base64
-
 import numpy as np
 import torch
 import traitlets
@@ -10,13 +8,10 @@ from torch.nn import functional as F
 
 from ..compaction import fold_batchnorm
 from .base import Explorer, as_bytes, between, module_source, one_of, source
+from .packed import as_text, packed
 
 LARGEST, SMALLEST, SWITCHER = "the largest", "the smallest", "the switcher's"
 MAX_IMAGES = 12
-
-
-def _text(array):
-    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
 
 
 def _layers(model):
@@ -38,16 +33,6 @@ def _layers(model):
         if pool.kernel_size not in (2, (2, 2)) or pool.stride not in (2, (2, 2)):
             raise ValueError(f"model: {pool} does not halve the image; this explorer has no other.")
     return [*convs, last]
-
-
-def _packed(layer):
-    """Weights as one byte each with one scale for each row, and biases."""
-    weight = layer.weight.detach().cpu().double().flatten(1).numpy()
-    scale = np.abs(weight).max(1) / 127
-    scale[scale == 0] = 1.0
-    bias = np.zeros(len(weight)) if layer.bias is None else layer.bias.detach().cpu().double().numpy()
-    return {"shape": list(layer.weight.shape), "weight": _text(np.rint(weight / scale[:, None]).astype(np.int8)),
-            "scale": [float(f"{v:.6g}") for v in scale], "bias": [float(f"{v:.6g}") for v in bias]}  # fmt: skip
 
 
 class ConvChannels(Explorer):
@@ -82,7 +67,7 @@ class ConvChannels(Explorer):
         Which ones: by the length of a channel's filter, or by ``factors``, larger ones first.
     """
 
-    _esm = module_source("board.js", "conv_channels.js")
+    _esm = module_source("board.js", "packed.js", "conv_channels.js")
     _css = source("base.css")
     max_bytes = 260_000    # 114,000 weights, a byte each, four thirds of that in base64, and the images
 
@@ -121,8 +106,12 @@ class ConvChannels(Explorer):
                 raise ValueError(f"factors have lengths {[len(v) for v in values]}; the convolutions have {[len(norm) for norm in norms]} channels.")
             # a stable order, so that the same weights make the same page everywhere
             by[name] = [np.argsort(-np.asarray(torch.as_tensor(v).detach().double()), kind="stable").tolist() for v in values]
+        layers, *weights = zip(*(packed(layer, f"layer {i + 1}") for i, layer in enumerate(found)))
+        # float64, as the page computes with
+        self._weights = [tuple(map(torch.from_numpy, pair)) for pair in zip(*weights)]
+        self._inputs = torch.from_numpy((array / 255 - np.array(mean)[:, None, None]) / np.array(std)[:, None, None])
         super().__init__(
-            layers=tuple(map(_packed, found)), pixels=_text(array), shape=array.shape[1:], labels=tuple(map(int, labels)),
+            layers=layers, pixels=as_text(array), shape=array.shape[1:], labels=tuple(map(int, labels)),
             classes=tuple(classes), mean=tuple(map(float, mean)), std=tuple(map(float, std)), orders=by,
             kept=tuple(len(norm) for norm in norms),
         )  # fmt: skip
@@ -143,29 +132,20 @@ class ConvChannels(Explorer):
             raise ValueError(f"kept={kept} must be {len(full)} integers, from 1 to {', '.join(map(str, full))}.")
         return kept
 
-    def _weights(self):
-        """Weight and bias of every layer, float64, as the page computes with."""
-        for layer in self.layers:
-            q = np.frombuffer(base64.b64decode(layer["weight"]), np.int8).reshape(layer["shape"][0], -1)
-            weight = torch.from_numpy(q * np.array(layer["scale"])[:, None]).reshape(layer["shape"])
-            yield weight, torch.tensor(layer["bias"], dtype=torch.float64)
-
     def maps(self):
         """Return what each convolution hands on, behind ReLU and pool: (N, channels, H, W) each, 0 where a channel is removed."""
-        mean, std = (torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (self.mean, self.std))
-        raw = np.frombuffer(base64.b64decode(self.pixels), np.uint8).reshape(-1, *self.shape)
-        h, found = (torch.from_numpy(raw / 255) - mean) / std, []
-        for (weight, bias), keep, order in zip(self._weights(), self.kept, self.orders[self.order]):
+        h, found = self._inputs, []
+        for (weight, bias), keep, order in zip(self._weights, self.kept, self.orders[self.order]):
             on = torch.zeros(len(bias), dtype=torch.float64)
             on[order[:keep]] = 1
             h = F.max_pool2d(F.relu(F.conv2d(h, weight, bias, padding=1)), 2) * on[:, None, None]
             found.append(h)
         return found
 
-    def probabilities(self):
-        """Return the classes' probabilities for every image, (N, classes), float64."""
-        *_, (weight, bias) = self._weights()
-        return (self.maps()[-1].flatten(1) @ weight.T + bias).softmax(1)
+    def probabilities(self, maps=None):
+        """Return the classes' probabilities for every image, (N, classes), float64; ``maps`` where they are known already."""
+        weight, bias = self._weights[-1]
+        return ((self.maps() if maps is None else maps)[-1].flatten(1) @ weight.T + bias).softmax(1)
 
     def costs(self):
         """Return (parameters, MACs) of each layer with the channels that are kept."""
@@ -178,12 +158,12 @@ class ConvChannels(Explorer):
         return [*found, (outputs * (inputs + 1), outputs * inputs)]
 
     def shown(self):
-        p = self.probabilities()
-        costs = self.costs()
+        maps, costs = self.maps(), self.costs()
+        p = self.probabilities(maps)
         right = int((p.argmax(1) == torch.tensor(self.labels)).sum())
         return {"p": p[self.image].tolist(), "costs": [list(c) for c in costs], "parameters": sum(c[0] for c in costs),
                 "macs": sum(c[1] for c in costs), "right": right,
-                "sums": [float(h[self.image].sum()) for h in self.maps()]}  # fmt: skip
+                "sums": [float(h[self.image].sum()) for h in maps]}  # fmt: skip
 
     def describe(self):
         found = self.shown()

@@ -1,25 +1,12 @@
 // DigitNeurons: a small digit classifier computed in the page, its hidden neurons switched on and off by the reader.
 
 const SIDE = 28;
-const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-
-// Layers as they run: int8 weights times one scale for each row, in double precision as in Python.
-const unpack = ({ shape: [rows, columns], weight, scale, bias }) => {
-  const q = new Int8Array(bytes(weight).buffer);
-  return { rows, columns, bias, weight: Float64Array.from(q, (v, i) => v * scale[Math.floor(i / columns)]) };
-};
-const linear = ({ rows, columns, weight, bias }, h) =>
+const linear = ({ shape: [rows, columns], weight, bias }, h) =>
   Float64Array.from({ length: rows }, (_, r) => {
     let z = 0;
     for (let c = 0; c < columns; c++) z += weight[r * columns + c] * h[c];
     return z + bias[r];
   });
-const softmax = (z) => {
-  const top = Math.max(...z);
-  const e = [...z].map((v) => Math.exp(v - top));
-  const sum = e.reduce((a, b) => a + b, 0);
-  return e.map((v) => v / sum);
-};
 
 // A picture in currentColor, so that it is ink on paper in light mode and chalk on slate in dark mode.
 const picture = (pixels, attributes, ...under) =>
@@ -30,14 +17,14 @@ const picture = (pixels, attributes, ...under) =>
                          "fill-opacity": (v / 255).toFixed(2) })] : []));
 
 function render({ model, el }) {
-  const layers = model.get("layers").map(unpack);
-  const hidden = layers.slice(0, -1).map((layer) => layer.rows);
+  const layers = model.get("layers").map(unpacked);
+  const hidden = layers.slice(0, -1).map((layer) => layer.shape[0]);
   const starts = hidden.map((_, i) => hidden.slice(0, i).reduce((a, b) => a + b, 0));
   const neurons = hidden.reduce((a, b) => a + b, 0);
-  const classes = layers.at(-1).rows;
+  const classes = layers.at(-1).shape[0];
   const index = model.get("index");
   const labels = model.get("labels");
-  const all = bytes(model.get("images"));
+  const all = bytesOf(model.get("images"));
   const images = labels.map((_, i) => all.subarray(i * SIDE * SIDE, (i + 1) * SIDE * SIDE));
   const inputs = images.map((image) => index.map((p) => (image[p] / 255 - model.get("mean")) / model.get("std")));
   const change = (values) => {
@@ -52,7 +39,7 @@ function render({ model, el }) {
       h = linear(layer, h).map((z, j) => (z > 0 && !off.has(starts[i] + j) ? z : 0));
       activations.push(h);
     });
-    return { activations, p: softmax(linear(layers.at(-1), h)) };
+    return { activations, p: softmaxOf(linear(layers.at(-1), h)) };
   };
   const parametersLeft = (off) => {
     const alive = hidden.map((n, i) => n - [...off].filter((j) => j >= starts[i] && j < starts[i] + n).length);

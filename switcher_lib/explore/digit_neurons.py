@@ -1,21 +1,16 @@
 """Switch off the neurons of a digit classifier, and see its probabilities change."""
 
-import base64
-
 import numpy as np
 import torch
 import traitlets
 from torch import nn
 
 from .base import Explorer, as_bytes, module_source, source
+from .packed import as_text, packed
 
 MAX_PARAMETERS = 42_000  # one byte each, four thirds of that in base64: with the pictures, below 100 KB
 MAX_IMAGES = 12
 SIDE = 28
-
-
-def _text(array):
-    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
 
 
 def _cells(chosen):
@@ -113,7 +108,7 @@ class DigitNeurons(Explorer):
         The largest difference, over images and classes, between the page's probabilities and the model's own.
     """
 
-    _esm = module_source("digit_neurons.js")
+    _esm = module_source("packed.js", "digit_neurons.js")
     _css = source("base.css")
 
     layers = traitlets.Tuple().tag(sync=True)
@@ -150,26 +145,17 @@ class DigitNeurons(Explorer):
 
         self._weights, layers = [], []
         for i, layer in enumerate(linears):
-            W = layer.weight.detach().double().cpu().numpy()
-            b = np.zeros(len(W)) if layer.bias is None else layer.bias.detach().double().cpu().numpy()
-            if not (np.isfinite(W).all() and np.isfinite(b).all()):
-                raise ValueError(f"model: a weight of Linear layer {i + 1} is not finite.")
+            carried, W, b = packed(layer, f"Linear layer {i + 1}")
             if i and W.shape[1] != len(self._weights[-1][0]):
                 raise ValueError(f"model: Linear layer {i + 1} does not read the one before it.")
-            # Rounded before use, here and in the page alike: seven digits keep the text short.
-            scale = np.array([float(f"{v:.7g}") for v in np.abs(W).max(1, initial=0) / 127])
-            b = np.array([float(f"{v:.7g}") for v in b])
-            q = np.rint(W / np.where(scale > 0, scale, 1)[:, None]).astype(np.int8)
-            self._weights.append((q * scale[:, None], b))
-            layers.append(
-                {"shape": list(W.shape), "weight": _text(q), "scale": scale.tolist(), "bias": b.tolist()}
-            )
+            self._weights.append((W, b))
+            layers.append(carried)
 
         self._pixels = pictures
         self.hidden = tuple(len(W) for W, _ in self._weights[:-1])  #: neurons of each hidden layer
         super().__init__(
             layers=tuple(layers), index=tuple(index.tolist()), order=tuple(self._orders()),
-            images=_text(pictures), labels=labels, mean=mean, std=std,
+            images=as_text(pictures), labels=labels, mean=mean, std=std,
         )  # fmt: skip
         self.rounding = self._rounding(linears)
 

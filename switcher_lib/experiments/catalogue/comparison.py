@@ -48,12 +48,14 @@ NEURONS = comparison(
 CONNECTION_SIZES = (27_000, 13_700, 9_300, 6_000, 4_846)    # with at most 410 biases: 10 to 60 times fewer weights
 CONNECTION = Course(TOTAL, SEARCH_EPOCHS, FAST, {"level": "connection"}, {**REST, "task_sgd": SGD})
 
+# of the entry switcher: λ and Adam's rate, with an epoch of the task network before it or without
+ENTRY_SETTINGS = ((30.0, 1e-3), (30.0, 2e-3), (100.0, 1e-3), (20.0, 2e-3))
 # λ, Adam's rate and turns; scope, start and end of cutting: tried for LeNet-5's connections, too
 FREE_SETTINGS = ((30.0, 3e-3, "joint"), (100.0, 3e-3, "joint"), (30.0, 1e-2, 4), (100.0, 1e-2, 4))
 CUT_SETTINGS = (("global", 0.1, 0.95), ("global", 0.5, 1.0), ("global", 1.0, 1.0), ("layer", 0.1, 0.95))
 
 CONNECTION_TRIALS = {
-    "switcher": [entry(CONNECTION, c, lr, 4) for c, lr in ((30.0, 1e-3), (30.0, 2e-3), (100.0, 1e-3), (20.0, 2e-3))],
+    "switcher": [entry(CONNECTION, c, lr, 4) for c, lr in ENTRY_SETTINGS],
     "free gates": [free(CONNECTION, c, lr, e) for c, lr, e in FREE_SETTINGS],
     "L0": [l0(CONNECTION, c, lr, on=0.7) for c, lr in ((30.0, 1e-2), (30.0, 3e-2), (100.0, 1e-2), (100.0, 3e-2))],
     "SCL": [scl(CONNECTION, c, 1e-2, "joint") for c in (1e4, 3e4, 1e5, 1e6)],
@@ -68,8 +70,7 @@ CONNECTIONS = comparison(
     })
 
 # Asked after the comparison was seen: LeNet-5's entry switcher reads weights that have learned for an epoch, this one's drawn ones.
-LATER_TRIALS = {"switcher": [entry(replace(CONNECTION, warmup=1), c, lr, 4)
-                             for c, lr in ((30.0, 1e-3), (30.0, 2e-3), (100.0, 1e-3), (20.0, 2e-3))]}
+LATER_TRIALS = {"switcher": [entry(replace(CONNECTION, warmup=1), c, lr, 4) for c, lr in ENTRY_SETTINGS]}
 LATER_CHOICE = {"switcher": 3}
 LATER = Experiment(
     question="LeNet-300-100 on MNIST, connections: does the entry switcher do better where it begins to read after an epoch?",
