@@ -48,9 +48,10 @@ class Switched(nn.Module):
         While training, every activation that a factor multiplies is also multiplied by 1 + noise · ε, with ε standard
         normal and drawn anew each time (Gaussian dropout, Srivastava et al. 2014); at least 0. At the connection
         level: every activation that a switched layer reads.
-    price : {"parameters", "macs"}, default "parameters"
+    price : {"parameters", "macs"} or dict of str to float, default "parameters"
         What the cost term charges for, and what budgets and ``stop_at`` count: parameters, or multiply-accumulates for
-        one input.
+        one input. A dict gives the weight of each, at least 0 and not all 0: ``{"parameters": 1, "macs": 0.02}`` counts
+        fifty MACs as much as one parameter.
     tied : bool, default False
         Whether neurons that can only go together are switched too, as one site: those of a residual stream, which several
         layers write, and those that several BatchNorms read.
@@ -65,8 +66,8 @@ class Switched(nn.Module):
         Where the model is switched.
     refused : dict of str to str
         Path of each layer that is not switched, and why.
-    dense : int
-        Parameters, or MACs for one input, of the whole model: what ``price`` says.
+    dense : int or float
+        Parameters, or MACs for one input, or their weighted sum, of the whole model: what ``price`` says.
 
     Raises
     ------
@@ -98,8 +99,7 @@ class Switched(nn.Module):
             raise ValueError(f"flow=True needs refresh='live', not {refresh!r}: stale factors carry no gradient.")
         if noise < 0:
             raise ValueError(f"noise={noise!r} must be at least 0.")
-        if price not in PRICES:
-            raise unknown_name("price", price, PRICES, "price")
+        self._weights = price_weights(price)
         self.model = model
         if level == "neuron":
             self.sites, self.refused = find_sites(model, example, face=face, switch_inputs=switch_inputs,
@@ -113,7 +113,7 @@ class Switched(nn.Module):
         self._stale, self._age = None, 0    # factors of an earlier step, and task steps taken since the first
         self._macs = metrics.macs_per_weight(model, example)
         sizes = {name: p.numel() for name, p in model.named_parameters()}
-        self.dense = sum(n * (self._macs.get(name, 0) if price == "macs" else 1) for name, n in sizes.items())
+        self.dense = sum(n * self._price_of(name) for name, n in sizes.items())
         self._at_activations = self._find_activations()
         self._fill_statistics()
 
@@ -329,7 +329,8 @@ class Switched(nn.Module):
         """Return how much of the model is on, as a fraction of its parameters, or of its MACs: of its ``price``.
 
         C = Σ over parameters of Π over the sites that touch it of p, over the dense count, where p is the switcher's
-        ``p_on``: min(s, 1) for deterministic gates. For MACs each parameter counts as often as it is multiplied.
+        ``p_on``: min(s, 1) for deterministic gates. For MACs each parameter counts as often as it is multiplied; for a
+        weighted price, with the weighted sum of both.
 
         Parameters
         ----------
@@ -342,7 +343,32 @@ class Switched(nn.Module):
             In (0, 1], differentiable in the factors.
         """
         on = self.switcher.p_on(self.factors() if factors is None else factors)
-        return self.count(on, macs=self.price == "macs") / self.dense
+        return self.size(on) / self.dense
+
+    def size(self, on=None):
+        """Return what remains, in what ``price`` counts.
+
+        Parameters
+        ----------
+        on : dict of str to Tensor, optional
+            {site.key: tensor of the site's shape}, each in [0, 1]; None takes 1 where the current factors, in eval mode, are
+            not 0.
+
+        Returns
+        -------
+        Tensor of shape ()
+            Parameters, MACs for one input, or their weighted sum.
+        """
+        return self._weigh(self._on() if on is None else on, self._price_of)
+
+    def _price_of(self, name):
+        """What one weight of a parameter costs."""
+        return self._weights["parameters"] + self._weights["macs"] * self._macs.get(name, 0)
+
+    def _on(self):
+        """1 where the factors are not 0, in float64: float32 cannot count beyond 16.7 million."""
+        with torch.no_grad(), evaluating(self):
+            return {key: (s != 0).double() for key, s in self.factors().items()}
 
     def count(self, on, macs=False):
         """Return the number of parameters (or MACs for one input) that remain where neurons are on by ``on``.
@@ -359,8 +385,11 @@ class Switched(nn.Module):
         Tensor of shape ()
             The count.
         """
+        return self._weigh(on, lambda name: self._macs.get(name, 0) if macs else 1)
+
+    def _weigh(self, on, weight):
         counts = count_on(self.sites, on, {name: p.shape for name, p in self.model.named_parameters()})
-        return torch.as_tensor(sum((self._macs.get(name, 0) if macs else 1) * count for name, count in counts.items()))
+        return torch.as_tensor(sum(weight(name) * count for name, count in counts.items()))
 
     # -- holding the factors
 
@@ -393,15 +422,13 @@ class Switched(nn.Module):
 
     def structure(self):
         """Return the :class:`~switcher_lib.metrics.Structure`: neurons (connections) in all and on, parameters, MACs."""
-        with torch.no_grad(), evaluating(self):
-            factors = self.factors()
-            on = {key: (s != 0).double() for key, s in factors.items()}    # float32 cannot count beyond 16.7 million
-            ones = {key: torch.ones_like(s) for key, s in factors.items()}
-            return metrics.Structure(
-                sites={site.key: (site.size, int(on[site.key].sum())) for site in self.sites},
-                parameters=(int(self.count(ones)), int(self.count(on).round())),
-                macs=(int(self.count(ones, macs=True)), int(self.count(on, macs=True).round())),
-            )
+        on = self._on()
+        ones = {key: torch.ones_like(s) for key, s in on.items()}
+        return metrics.Structure(
+            sites={site.key: (site.size, int(on[site.key].sum())) for site in self.sites},
+            parameters=(int(self.count(ones)), int(self.count(on).round())),
+            macs=(int(self.count(ones, macs=True)), int(self.count(on, macs=True).round())),
+        )
 
     def get_extra_state(self):
         """Return what a checkpoint needs besides parameters and buffers."""
@@ -410,6 +437,21 @@ class Switched(nn.Module):
     def set_extra_state(self, state):
         """Take back what :meth:`get_extra_state` gave."""
         self.held, self._stale, self._age = state["held"], state["stale"], state["age"]
+
+
+def price_weights(price):
+    """Return {"parameters": weight, "macs": weight} of a price, or raise a ``ValueError``; see :class:`Switched`."""
+    if isinstance(price, str) or not isinstance(price, dict):
+        if price not in PRICES:
+            raise unknown_name("price", price, PRICES, "price")
+        return {unit: int(unit == price) for unit in PRICES}
+    for unit in price:
+        if unit not in PRICES:
+            raise unknown_name("price", unit, PRICES, "price")
+    good = all(isinstance(w, (int, float)) and 0 <= w < float("inf") for w in price.values())
+    if not good or not any(price.values()):
+        raise ValueError(f"price={price!r} must have weights of at least 0, not all 0.")
+    return {unit: price.get(unit, 0) for unit in PRICES}
 
 
 class evaluating:

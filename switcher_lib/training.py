@@ -261,9 +261,9 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     cost : float or callable, default 0.0
         Weight λ of the cost term in the switcher's loss, at least 0; or a function from progress in [0, 1] to λ.
     stop_at : int, optional
-        Number of parameters (of MACs, where that is the net's ``price``). The run ends at the first check that finds at
-        most that many left; the last record is then of a part of an epoch. For a search that compaction and
-        fine-tuning will follow.
+        Number of parameters (of MACs, or a weighted sum of both, where that is the net's ``price``). The run ends at the
+        first check that finds at most that many left; the last record is then of a part of an epoch. For a search that
+        compaction and fine-tuning will follow.
     check_every : int, default 50
         Task steps, at least 1, between two checks: whether ``stop_at`` is reached, and whether training still makes
         sense. Where many go off at once, a smaller number keeps a search from running past its goal.
@@ -388,7 +388,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                     net.switcher.after_step(net, (epoch + (i + 1) / steps_per_epoch) / epochs)
                 if i % check_every == 0 or i == steps_per_epoch - 1:
                     _stop_if_hopeless(net, [*task_losses[-check_every:], *switcher_losses[-check_every:]], epoch, i, partial(weight, t))
-                    reached = switched and stop_at is not None and getattr(net.structure(), net.price)[1] <= stop_at
+                    reached = switched and stop_at is not None and float(net.size()) <= stop_at
                 bar.update()
                 if reached:
                     break

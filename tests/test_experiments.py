@@ -566,6 +566,7 @@ BAD_SPECS = {
     "inside a row": (spoilt(inside="row"), "need each other"),
     "Switched": (spoilt(switched={"refesh": 2}), "switched='refesh'.*did you mean 'refresh'"),
     "a level": (spoilt(switched={"level": "neurn"}), "did you mean 'neuron'"),
+    "a price": (spoilt(switched={"price": {"macs": -1}}), "must have weights of at least 0"),
     "a level that it cannot": (spoilt(switched={"level": "connection"}), "'row' cannot be used at level='connection'"),
     "noise": (spoilt(switched={"noise": -1}), "switched: noise=-1"),
     "fit": (spoilt(fit={"epoch": 2}), "fit='epoch'.*did you mean 'epochs'"),
@@ -900,6 +901,15 @@ def test_an_operating_point_counts_macs_where_those_are_the_price(records):
     for point, words in ((record["macs"], []), (record["macs"] - 1, [f"{record['macs']:,} MACs are more than the operating point"])):
         told = violations({**record, "point": point}, replace(SWEEP, methods={"cut": {point: spec}}, controls=()))
         assert len(told) == len(words) and all(part in told[0] for part in words)
+
+
+def test_an_operating_point_may_count_a_weighted_sum(records):
+    spec = {**CUT, "switched": {**CUT["switched"], "price": {"parameters": 1, "macs": 0.5}}}
+    record = {**copy.deepcopy(records["cut", 30_000, 0]), "spec": spec}
+    size = record["parameters"] + 0.5 * record["macs"]
+    for point, right in ((math.ceil(size), True), (math.ceil(size) - 1, False)):
+        told = violations({**record, "point": point}, replace(SWEEP, methods={"cut": {point: spec}}, controls=()))
+        assert right == (not told) and all("parameters + 0.5 · MACs are more than" in words for words in told)
 
 
 def test_part_of_a_data_set_is_refused(records):

@@ -265,7 +265,17 @@ def test_the_price_may_be_macs_instead_of_parameters():
     assert net.cost(on).item() == pytest.approx(left / dense) and net.cost(ones(net)).item() == 1
 
 
-@pytest.mark.parametrize("price, budget", [("parameters", 200), ("macs", 4000)])
+def test_the_price_may_be_a_weighted_sum_of_both():
+    x, on = torch.randn(2, 2, 12, 12), {"conv1": torch.tensor([1.0, 0, 1, 0, 1]), "conv2": torch.tensor([0.0, 1, 1, 0])}
+    parameters, macs, both = (sl.Switched(networks.conv(norm=True), x, price=price)
+                              for price in ("parameters", "macs", {"parameters": 2, "macs": 0.5}))
+    assert both.dense == 2 * parameters.dense + 0.5 * macs.dense
+    assert both.size(on).item() == pytest.approx(2 * parameters.size(on).item() + 0.5 * macs.size(on).item())
+    assert both.cost(on).item() == pytest.approx(both.size(on).item() / both.dense)
+    assert sl.Switched(networks.conv(norm=True), x, price={"macs": 1}).size(on) == macs.size(on)    # what is left out weighs 0
+
+
+@pytest.mark.parametrize("price, budget", [("parameters", 200), ("macs", 4000), ({"parameters": 1, "macs": 0.1}, 700)])
 def test_searches_and_budgets_count_what_the_price_says(price, budget):
     x, y = torch.randn(64, 2, 12, 12), torch.randint(0, 3, (64,))
     split = sl.data.Split(x, y)
@@ -274,7 +284,9 @@ def test_searches_and_budgets_count_what_the_price_says(price, budget):
                                         "switcher_optimizer": partial(torch.optim.Adam, lr=0.01)})):
         net = sl.Switched(networks.conv(norm=True), x[:2], switcher=switcher, price=price)
         history = sl.fit(net, split, epochs=100 if options else 1, batch_size=32, progress=False, **options)
-        assert 0.5 * budget < getattr(net.structure(), price)[1] <= budget
+        assert 0.5 * budget < net.size().item() <= budget
+        if isinstance(price, str):
+            assert net.size().item() == getattr(net.structure(), price)[1]
         assert len(history.records) < 100
 
 
@@ -297,9 +309,13 @@ def test_a_model_in_float64_may_meet_a_switcher_with_batch_norm_that_is_moved_la
     assert sl.Switched(model, x, switcher="unet").double()(x).dtype == torch.float64
 
 
-def test_an_unknown_price_is_refused():
-    with pytest.raises(ValueError, match="price='flops'"):
-        sl.Switched(networks.mlp(), torch.randn(2, 6), price="flops")
+@pytest.mark.parametrize("price, message", [
+    ("flops", "price='flops'"), (None, "price=None"), ({"flops": 1}, "price='flops'"), ({}, "must have weights"),
+    ({"macs": 0}, "not all 0"), ({"macs": -1}, "at least 0"), ({"macs": float("nan")}, "at least 0"), ({"macs": "1"}, "at least 0"),
+])
+def test_a_price_that_is_none_is_refused(price, message):
+    with pytest.raises(ValueError, match=message):
+        sl.Switched(networks.mlp(), torch.randn(2, 6), price=price)
 
 
 def test_a_parameter_that_two_sites_touch_is_counted_by_their_product():

@@ -9,12 +9,13 @@ import math
 from collections import Counter
 
 from switcher_lib.experiments.results import at, count, follows, key, rebuild, unpack
+from switcher_lib.experiments.specs import priced
 from switcher_lib.metrics import count_nonzero_parameters, count_parameters
+from switcher_lib.switched import price_weights
 
 EXAMPLES = {"mnist": 60_000, "fashion_mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}
 TOLERANCE = 1e-12    # of a certificate
 CURVE = 5            # operating points that make a curve
-PRICED = {"parameters": "parameters", "macs": "MACs"}    # what an operating point counts
 NEEDED = ("data", "train_examples", "test_accuracy", "test_loss", "sites", "on_at_start", "parameters", "macs", "task_steps",
           "switcher_steps", "seconds", "certificate", "threads", "device", "torch", "python", "commit")
 
@@ -82,8 +83,9 @@ def violations(record, experiment):
         rule(told == recount, f"{told:,} parameters are told, its structure has {recount:,}")
     # while settings are tuned, a trial may fail to get there, and loses
     price = record["spec"].get("switched", {}).get("price", "parameters")
-    rule(point is None or not searched or experiment.tuning or record[price] <= point,
-         f"{record[price]:,} {PRICED[price]} are more than the operating point of {point}")
+    size = sum(weight * record[unit] for unit, weight in price_weights(price).items())
+    rule(point is None or not searched or experiment.tuning or size <= point,
+         f"{size:,} {priced(price)} are more than the operating point of {point}")
     return broken
 
 

@@ -21,9 +21,9 @@ from switcher_lib.compaction import compact, fold, fold_batchnorm
 from switcher_lib.errors import DataError, TrainingStopped, unknown_name
 from switcher_lib.experiments import transfer
 from switcher_lib.experiments.catalogue import EXPERIMENTS
-from switcher_lib.experiments.protocol import PRICED, ProtocolError
+from switcher_lib.experiments.protocol import ProtocolError
 from switcher_lib.experiments.results import WHERE, Results, at, beside, differences, follows, key, pack, unpack
-from switcher_lib.experiments.specs import Experiment, check_seeds, ramp
+from switcher_lib.experiments.specs import Experiment, check_seeds, priced, ramp
 from switcher_lib.experiments.tables import table
 from switcher_lib.metrics import count_macs, count_nonzero_parameters, count_nonzero_weights, macs_per_weight
 from switcher_lib.progress import progress_bar
@@ -465,8 +465,9 @@ class _Run:
         self.search_seconds = history.last["seconds"]
         # only an operating point is a size that was promised; and a tuning trial that misses it loses by that
         promised = None if self.point is None or self.experiment.tuning else settings.get("stop_at")
-        if promised is not None and (left := getattr(net.structure(), net.price)[1]) > promised:
-            raise TrainingStopped(f"the search ended with {left:,} {PRICED[net.price]} left, above the {promised:,} that it was to reach.")
+        if promised is not None and (left := net.size().item()) > promised:
+            raise TrainingStopped(f"the search ended with {left:,.0f} {priced(net.price)} left, above the {promised:,} that it was to "
+                                  "reach.")
         return net
 
     def _transfer(self):

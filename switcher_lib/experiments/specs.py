@@ -13,13 +13,14 @@ from switcher_lib import models
 from switcher_lib.data import AUGMENTATIONS
 from switcher_lib.errors import unknown_name
 from switcher_lib.gates import GATES
-from switcher_lib.switched import DEFAULT_SWITCHER, Switched
+from switcher_lib.switched import DEFAULT_SWITCHER, Switched, price_weights
 from switcher_lib.switchers import SWITCHERS
 from switcher_lib.switchers.magnitude import SCOPES
 from switcher_lib.training import PRECISIONS, SCHEDULES, _check, fit
 from switcher_lib.transfer import learn_across
 
 KINDS = ("plain", "switched", "transfer")
+UNITS = {"parameters": "parameters", "macs": "MACs"}    # in words
 SHAPES = ("linear", "exponential")    # of a cost's ramp
 FIELDS = {
     "kind": "plain, switched or transfer", "model": "options of the model", "fit": "arguments of fit()", "task_sgd": "arguments of SGD",
@@ -53,7 +54,7 @@ class Experiment:
         Name for :func:`switcher_lib.data.load`.
     methods : dict
         For each method a specification, or one for each operating point: {point: specification}, the point a number of
-        parameters, or of MACs where ``switched`` says ``price="macs"``. A specification is plain data. ``kind`` is
+        parameters, or of what ``switched`` says that the ``price`` is. A specification is plain data. ``kind`` is
         ``"plain"``, ``"switched"`` or ``"transfer"`` (a trained network is cut in one pass, by a switcher that has
         learned on others or by a rule); the other entries are arguments: of the model (``model``), of
         :class:`~switcher_lib.Switched` (``switched``), of the switcher (``switcher``, ``options``, ``inside``), of
@@ -259,6 +260,10 @@ def _check_transfer(where, spec, model):
 def _check_switched(where, spec):
     """Names and arguments of the switcher and of Switched."""
     _only(where, "switched", spec["switched"], set(inspect.signature(Switched).parameters) - {"model", "example", "switcher", "gate"})
+    try:
+        price_weights(spec["switched"].get("price", "parameters"))
+    except ValueError as error:
+        raise ValueError(f"{where}: switched: {error}") from error
     if (level := spec["switched"].get("level", "neuron")) not in DEFAULT_SWITCHER:
         raise unknown_name(f"{where}: level", level, DEFAULT_SWITCHER, "level")
     _check_noise(where, "switched: noise", spec["switched"].get("noise", 0.0))
@@ -353,6 +358,12 @@ def _needs(where, what, given, meaning, needed):
     for name in needed:
         if name not in given:
             raise ValueError(f"{where}: the {what} has no {name!r}{f' ({meaning[name]})' if name in meaning else ''}.")
+
+
+def priced(price):
+    """Say in words what an operating point counts: of a price as in :class:`~switcher_lib.Switched`."""
+    weights = {unit: weight for unit, weight in price_weights(price).items() if weight}
+    return " + ".join(UNITS[unit] if weight == 1 else f"{weight:g} · {UNITS[unit]}" for unit, weight in weights.items())
 
 
 def read_experiment(path):

@@ -123,7 +123,7 @@ def keep_within(net, scores, budget, scope="global"):
         return {key: (r >= min(cut, float(r.max()))).reshape(scores[key].shape).double() for key, r in ranks.items()}
 
     def fits(cut):
-        return float(net.count(masks(cut), macs=net.price == "macs")) <= budget    # in double: float32 cannot count beyond 16.7 million
+        return float(net.size(masks(cut))) <= budget    # in double: float32 cannot count beyond 16.7 million
 
     low, high = 0.0, 1.0
     if fits(low):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from switcher_lib.experiments.specs import Experiment
+from switcher_lib.experiments.specs import Experiment, priced
 
 SGD = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
 FAST = {**SGD, "lr": 0.08}
@@ -253,9 +253,8 @@ def tuning(what, model, course, trials, size, data="mnist"):
     data : str, default "mnist"
         The data set's name.
     """
-    priced = {"parameters": "parameters", "macs": "MACs"}[course.switched.get("price", "parameters")]
     return Experiment(
-        question=f"{what}'s validation split, {size:,} {priced}: which settings for each method?",
+        question=f"{what}'s validation split, {size:,} {priced(course.switched.get('price', 'parameters'))}: which settings for each method?",
         model=model, data=data, seeds=(100,), epochs=course.epochs, tuning=True,
         methods={f"{method}, trial {i}": {size: make(size)} for method, makes in trials.items() for i, make in enumerate(makes)})
 
