@@ -5,6 +5,7 @@ Every checker here is shown to go red: each has a test with a small planted viol
 
 import importlib.util
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -250,6 +251,43 @@ def test_pages_fit_a_phone(html, page):
     assert wide == {}
 
 
+def barriers(page, **options):
+    """What axe-core finds on an opened page that keeps people out: its serious and critical violations."""
+    axe = pytest.importorskip("axe_playwright_python", reason="accessibility is checked with axe-core: pip install axe-playwright-python")
+    page.evaluate(next(Path(axe.__file__).parent.rglob("axe.min.js")).read_text(encoding="utf-8"))
+    found = page.evaluate("options => axe.run(document, options)", {"resultTypes": ["violations"], **options})
+    return [f"{v['id']}: {node['html'][:200]}" for v in found["violations"] if v["impact"] in ("serious", "critical")
+            for node in v["nodes"]]
+
+
+def opened_for_axe(page, path):
+    page.goto(path.as_uri(), wait_until="load")
+    if page.locator("span.math, div.math").count():
+        page.wait_for_selector("mjx-container", state="attached")
+    page.wait_for_timeout(300)
+    return page
+
+
+@pytest.mark.browser
+def test_no_page_keeps_anybody_out(html, page):
+    """By every rule of axe-core but that of contrast, which takes a long page half a minute."""
+    pages = sorted([*html.glob("*.html"), *(html / "book").glob("*.html")])
+    found = {path.name: barriers(opened_for_axe(page, path), rules={"color-contrast": {"enabled": False}}) for path in pages}
+    assert {name: told for name, told in found.items() if told} == {}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_colours_have_contrast(html, page, theme):
+    """On pages that hold between them what the style gives a colour; ALL_CONTRASTS=1 looks at every page."""
+    page.add_init_script(f"localStorage.setItem('theme', '{theme}'); localStorage.setItem('mode', '{theme}')")
+    pages = [html / "prf-prf.html", *(html / "book" / f"{name}.html" for name in ("index", "01-why-structure", "playground"))]
+    if os.environ.get("ALL_CONTRASTS"):
+        pages = sorted([*html.glob("*.html"), *(html / "book").glob("*.html")])
+    found = {path.name: barriers(opened_for_axe(page, path), runOnly=["color-contrast"]) for path in pages}
+    assert {name: told for name, told in found.items() if told} == {}
+
+
 # ------------------------------------------------------------------------------------------------ the checkers can go red
 
 @pytest.mark.parametrize("planted", [
@@ -296,6 +334,18 @@ def test_planted_wide_page_is_found(tmp_path, page):
     (tmp_path / "book" / "page.html").write_text('<meta name="viewport" content="width=device-width"><div style="width:500px">x</div>')
     with pytest.raises(AssertionError, match="page.html"):
         test_pages_fit_a_phone(tmp_path, page)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("planted, rule", [
+    ('<p style="color: #999; background: #fff">pale</p>', "color-contrast"),
+    ('<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">', "image-alt"),
+    ('<input type="range">', "label"),
+])
+def test_planted_barrier_is_found(tmp_path, page, planted, rule):
+    (tmp_path / "page.html").write_text(f'<html lang="en"><title>x</title><main><h1>x</h1>{planted}</main></html>')
+    page.goto((tmp_path / "page.html").as_uri())
+    assert [told.split(":")[0] for told in barriers(page)] == [rule]
 
 
 def notebook(source="1 + 1", outputs=(), title="# A title", **metadata):
