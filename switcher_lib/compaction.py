@@ -81,7 +81,8 @@ class Compacted:
     parameters : (int, int)
         Before and after.
     optimizer : torch.optim.Optimizer or None
-        A new optimizer over ``model``'s parameters with the old one's settings and its state, sliced along.
+        A new optimizer over ``model``'s parameters with the old one's settings and its state, sliced along and put into the
+        folded coordinates: exact for the loss's gradients, not for what weight decay has mixed into a momentum.
     original : dict of str to list of int
         Shapes of the original network's parameters, for the file: loading needs a factory that makes at least these.
     """
