@@ -20,7 +20,7 @@ from switcher_lib.compaction import compact, fold_batchnorm
 from switcher_lib.errors import DataError
 from switcher_lib.experiments import Experiment, ProtocolError, Results, latency, runner, violations
 from switcher_lib.experiments.__main__ import main, seeds_of
-from switcher_lib.experiments.catalogue import comparison, lenet5
+from switcher_lib.experiments.catalogue import cifar, comparison, lenet5
 from switcher_lib.experiments.protocol import check
 from switcher_lib.experiments.results import count, key, pack, rebuild, unpack
 from switcher_lib.experiments.specs import ramp, read_experiment
@@ -1057,13 +1057,15 @@ def test_committed_results_were_made_by_the_present_specifications_and_keep_the_
     (comparison.LATER_TRIALS, comparison.LATER_CHOICE, min(comparison.CONNECTION_SIZES), "lenet300-entry-later-tuning"),
     (lenet5.NEURON_TRIALS, lenet5.NEURON_CHOICE, lenet5.TUNED_AT, "lenet5-neurons-tuning"),
     (lenet5.CONNECTION_TRIALS, lenet5.CONNECTION_CHOICE, lenet5.CONNECTION_TUNED_AT, "lenet5-connections-tuning"),
+    (cifar.RESNET_TRIALS, cifar.RESNET_CHOICE, cifar.RESNET_SIZES[1], "cifar-resnet20-tuning"),
 ])
 def test_the_settings_of_a_comparison_are_those_that_won_the_tuning(trials, choice, size, name):
     results = experiments.load(name, ROOT / "results")
     assert len({len(makes) for makes in trials.values()}) == 1, "every method has as many trials"
     for method, makes in trials.items():
         runs = [results.find(f"{method}, trial {i}", size, 100) for i in range(len(makes))]
-        small = [i for i, run in enumerate(runs) if "stopped" not in run and run["parameters"] <= size]
+        price = makes[0](size)["switched"].get("price", "parameters")
+        small = [i for i, run in enumerate(runs) if "stopped" not in run and run[price] <= size]
         assert choice[method] == max(small, key=lambda i: runs[i]["test_accuracy"]), method
 
 
