@@ -1,0 +1,6 @@
+TITLE = "Alternate learning"
+ITEMS = []
+
+
+def draw(rng):
+    return {}

@@ -1,0 +1,6 @@
+TITLE = "Masks and straight-through"
+ITEMS = []
+
+
+def draw(rng):
+    return {}

@@ -1,0 +1,6 @@
+TITLE = "An honest comparison"
+ITEMS = []
+
+
+def draw(rng):
+    return {}
