@@ -88,14 +88,17 @@ def student(rendered, about):
     from nbgrader.preprocessors import ClearHiddenTests, ClearOutput, ClearSolutions, ComputeChecksums, LockCells
 
     made = copy.deepcopy(rendered)
-    # Checksums last: one made earlier would be of a cell with its hidden tests
-    for step in (ClearSolutions, LockCells, ClearOutput, ClearHiddenTests, ComputeChecksums):
+    for step in (ClearSolutions, LockCells, ClearOutput, ClearHiddenTests):
         made, _ = step().preprocess(made, {})
     for cell in made.cells:
+        if is_answer(cell):
+            # Where numbers are asked for there are lines to fill in: a `raise` below them would undo what is filled in
+            cell.source = re.sub(r"^# YOUR CODE HERE\nraise NotImplementedError\(\)$", "", cell.source, flags=re.MULTILINE).rstrip()
         kept = {"nbgrader": cell.metadata["nbgrader"]} if "nbgrader" in cell.metadata else {}
         if "nbgrader" in kept:
             kept["editable"], kept["deletable"] = bool(kept["nbgrader"]["solution"]), False
         cell.metadata = nbformat.from_dict(kept)
+    made, _ = ComputeChecksums().preprocess(made, {})        # last: of what students get, nothing else
     made.metadata = nbformat.from_dict({
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},

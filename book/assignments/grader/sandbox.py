@@ -356,6 +356,10 @@ class Worker:
         self._send({"token": self.token, "probe": probe, "arguments": arguments})
         return self._answer()
 
+    def has(self, names):
+        """Whether the answers defined all of `names`, even if their cell stopped afterwards."""
+        return self.call("defined", {"names": list(names)}).get("ok") is True
+
     def end(self):
         """Ask the worker to finish: one that is not there to answer has been ended by the answer's own code."""
         self._send({"token": self.token, "end": True})

@@ -172,7 +172,7 @@ class Runner:
     def probe(self, name, arguments):
         def action():
             torch.manual_seed(0)
-            return probes.run(name, self.space, arguments)
+            return probes.ask(name, self.space, arguments)
 
         return self.timed(self.limits["call"], action)
 

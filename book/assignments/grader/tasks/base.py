@@ -48,6 +48,7 @@ class Item:
     defines = ()
     checks = {}
     probe = None                # the name of its probe; by default the item's own
+    local = False               # judged from what the notebook shows, by `outputs(submitted)`, instead of by a probe
 
     @property
     def points(self):
