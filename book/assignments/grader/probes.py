@@ -134,18 +134,20 @@ def switcher(ns, d, state, W, b, W_new, b_new, order, weights):
     def build_and_weigh(made):
         return (made(W, b).reshape(-1) * weights).sum()
 
-    own = observe()
+    own = guarded(observe)
     kept = {name: ns.space.get(name) for name in ("rows", "gate")}
     ns.space["rows"] = lambda W, b: torch.cat([W, b[:, None]], 1)
     ns.space["gate"] = lambda a: a.clamp(min=0)
     try:
-        stand_in = observe()
+        stand_in = guarded(observe)
     finally:
         for name, value in kept.items():
             if value is None:
                 ns.space.pop(name)
             else:
                 ns.space[name] = value
+    if "failed" in own and "failed" in stand_in:
+        raise RuntimeError(own["failed"])
     return {"shapes": shapes, "bias": fresh.out.bias, "own": own, "stand_in": stand_in}
 
 

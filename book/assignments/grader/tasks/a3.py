@@ -75,7 +75,7 @@ class Differences(Item):
         mine, right = np.asarray(got["d"], dtype=float), np.asarray(want["d"], dtype=float)
         flat = mine.size == right.size and np.allclose(mine.reshape(-1), right.reshape(-1), rtol=0, atol=1e-7)
         return {"central": flat if case["theta"].ndim == 1 else True, "copies": got["unchanged"] is True,
-                "shape": mine.shape == right.shape and (case["theta"].ndim == 1 or np.allclose(mine, right, atol=2 * case["e"]))}
+                "shape": mine.shape == right.shape and (case["theta"].ndim == 1 or np.allclose(mine, right, atol=20 * case["e"]))}
 
 
 class Gradients(Item):
@@ -176,7 +176,7 @@ class Learn(Item):
     }
 
     def cases(self, rng, course):
-        for batches, k, warmup in ((7, 1, 0), (9, 3, 0), (10, 2, 5), (8, 4, 4), (6, int(rng.integers(2, 4)), 1)):
+        for batches, k, warmup in ((7, 1, 0), (9, 3, 0), (10, 2, 5), (9, 4, 3), (6, int(rng.integers(2, 4)), 1)):
             yield {"batches": batches, "k": k, "warmup": warmup}
 
     def check(self, case, got, want, course):

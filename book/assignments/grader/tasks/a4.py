@@ -17,13 +17,14 @@ RULES = "10-comparison#rules-of-this-books-comparison"
 
 def draw(rng):
     """The course's proxy and its one-weight problem."""
-    leak = float(rng.choice([0.05, 0.1, 0.2, 0.25]))
+    leak = round(float(rng.uniform(0.04, 0.3)), 2)
     while True:
         best, v = float(rng.choice([1.0, 1.5, 2.0])), float(rng.choice([0.6, 0.9, 1.1, 1.4]))
         m0, lr = -round(float(rng.uniform(0.2, 0.9)), 2), float(rng.choice([0.05, 0.1, 0.2]))
         per_step = lr * best * v
         steps = [-m0 / (per_step * slope) for slope in (1.0, leak)]
-        if v < best and all(0.1 < q % 1 < 0.9 and 1.5 < q < 400 for q in steps):
+        without = [q * v / best for q in steps]          # the push taken without the weight must give another answer
+        if v < best and all(0.1 < q % 1 < 0.9 and 1.5 < q < 400 and math.ceil(q) != math.ceil(r) for q, r in zip(steps, without)):
             break
     ratio = float(rng.choice([1.5, 2.5, 3.0, 4.0]))
     return {"leak": leak, "best": best, "v": v, "m0": m0, "lr": lr, "ratio": ratio,
