@@ -25,7 +25,7 @@ def parser():
     grade.add_argument("--seed-file")
     grade.add_argument("--out", help="default: _build/graded/<name of the folder>")
     grade.add_argument("--jobs", type=int, default=max(1, os.cpu_count() or 1))
-    grade.add_argument("--wall", type=float, default=120.0, help="seconds for one notebook in all (default 120)")
+    grade.add_argument("--wall", type=float, default=60.0, help="seconds for one notebook in all (default 60)")
     grade.add_argument("--edited", choices=("zero", "tell"), default="zero",
                        help="what an edited or deleted test cell costs: all points, or only a remark")
     grade.add_argument("--rubric", help="CSV with marks by hand for assignment 5")
@@ -34,6 +34,9 @@ def parser():
     grade.add_argument("--quiet", action="store_true", help="no progress bar")
     table = commands.add_parser("matrix", help="run the catalogues of wrong and right answers and write the guide's tables")
     table.add_argument("--check", action="store_true", help="only compare with what is written")
+    trial = commands.add_parser("trial", help="grade a hundred made-up submissions, ten of them hostile, with a kill in between")
+    trial.add_argument("--count", type=int, default=100)
+    trial.add_argument("--jobs", type=int, default=max(1, os.cpu_count() or 1))
     return top
 
 
@@ -88,7 +91,12 @@ def _matrix(told):
     return matrix.command(told.check)
 
 
-COMMANDS = {"seed": _seed, "make": _make, "grade": _grade, "matrix": _matrix}
+def _trial(told):
+    from grader import trial
+    return trial.command(told.count, told.jobs)
+
+
+COMMANDS = {"trial": _trial, "seed": _seed, "make": _make, "grade": _grade, "matrix": _matrix}
 
 if __name__ == "__main__":
     sys.exit(main())

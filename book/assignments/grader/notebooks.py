@@ -197,6 +197,27 @@ class Submitted:
     records: str = ""
 
 
+def answered(handed_out, answers, shown=None):
+    """A filled-in student version, as a student would hand it in: for trials and tests.
+
+    Parameters
+    ----------
+    handed_out : nbformat.NotebookNode
+    answers : dict
+        Source by grade_id.
+    shown : str, optional
+        What the hand-in cell printed.
+    """
+    made = copy.deepcopy(handed_out)
+    for cell in made.cells:
+        if is_answer(cell) and grade_id(cell) in answers:
+            cell.source = answers[grade_id(cell)]
+        if grade_id(cell) == "hand-in" and shown:
+            cell.outputs = [nbformat.v4.new_output("stream", name="stdout", text=shown + "\n")]
+            cell.execution_count = 1
+    return made
+
+
 class Unreadable(Exception):
     """A file that is no notebook; the message is for the student."""
 
@@ -270,7 +291,7 @@ def read_submission(notebook, handed_out):
     for cell in notebook.cells:
         if cell.cell_type == "code" or _name(cell):
             by_name.setdefault(_name(cell), []).append(cell)
-    known = {grade_id(cell) for cell in handed_out.cells}
+    known = {grade_id(cell) for cell in handed_out.cells} - {None}
     for cell in handed_out.cells:
         name = grade_id(cell)
         if name is None or cell.cell_type != "code":

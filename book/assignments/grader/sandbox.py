@@ -24,6 +24,7 @@ __all__ = ["Ended", "Limits", "Worker", "require"]
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE.parents[2] / "switcher_lib"
 LONGEST_MESSAGE = 96 << 20
+ALONE = 3                       # processes below bubblewrap that one worker needs, and one to spare
 INSTALL = "On Debian and Ubuntu: sudo apt-get install bubblewrap. On macOS and Windows: grade in a Linux virtual machine or container."
 
 
@@ -33,9 +34,9 @@ class Limits:
 
     Parameters
     ----------
-    wall : float, default 120
+    wall : float, default 60
         Seconds for the whole submission, start included.
-    cpu : int, default 110
+    cpu : int, default 60
         Seconds of processor time of one process.
     cell, call : float
         Seconds for one answer cell, and for one call of an answer: longer costs that item only.
@@ -47,8 +48,8 @@ class Limits:
         Processes and threads in the sandbox.
     """
 
-    wall: float = 120.0
-    cpu: int = 110
+    wall: float = 60.0
+    cpu: int = 60
     cell: float = 10.0
     call: float = 10.0
     memory: int = 1536 << 20
@@ -141,7 +142,7 @@ class Group:
                     time.sleep(0.02)
 
 
-_checked = {}
+_checked, _checking = {}, threading.Lock()
 
 
 def require():
@@ -152,8 +153,9 @@ def require():
     NoSandbox
         If bubblewrap is missing or cannot isolate, or if nothing here can bound the number of processes.
     """
-    if "problem" not in _checked:
-        _checked["problem"] = _problem()
+    with _checking:
+        if "problem" not in _checked:
+            _checked["problem"] = _problem()
     if _checked["problem"]:
         raise NoSandbox(f"Strangers' code is not run here: {_checked['problem']} Nothing was graded. {INSTALL}")
 
@@ -229,7 +231,7 @@ class Worker:
         self.limits = limits or Limits()
         self.deadline = time.monotonic() + self.limits.wall
         self.token = os.urandom(12).hex()
-        self._killed = None
+        self._killed, self._ready = None, False
         self._buffer = b""
         self._group = Group.make(self.limits, f"grading-{os.getpid()}-{self.token[:8]}")
         rlimits = {"DATA": self.limits.memory, "FSIZE": self.limits.disk, "CPU": self.limits.cpu, "CORE": 0, "NOFILE": 256,
@@ -273,8 +275,8 @@ class Worker:
             if time.monotonic() > self.deadline:
                 return self._kill(f"takes longer than {self.limits.wall:g} s in all, and cannot be interrupted")
             count, memory = _usage(self.process.pid)
-            if count > self.limits.processes + 4:
-                return self._kill("starts too many processes")
+            if self._ready and count > ALONE:        # before, bubblewrap itself takes a few to set up
+                return self._kill("starts other processes")
             if memory > total:
                 return self._kill(f"uses more than {total >> 20} MB of memory")
 
@@ -342,6 +344,7 @@ class Worker:
         """Execute the cells. Returns {cell: error} for those that failed, error as [type, text, [cell, line]]."""
         if not self._receive().get("ready"):
             raise Ended("the sandbox did not start", caught=False)
+        self._ready = True
         self._send({"token": self.token, "cells": [list(c) for c in self.cells],
                     "limits": {"cell": self.limits.cell, "call": self.limits.call}})
         failed = {}

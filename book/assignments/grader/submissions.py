@@ -156,7 +156,7 @@ def _zipped(file):
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist()[:1000]:
             name = Path(member.filename).name
-            hidden = any(part.startswith(".") or part == "__MACOSX" for part in Path(member.filename).parts)
+            hidden = any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in Path(member.filename).parts)
             if member.is_dir() or hidden or not name.lower().endswith(".ipynb"):
                 continue
             if len(found) >= MOST_FILES:

@@ -107,9 +107,12 @@ def snapshot(modules):
     seen = {}
     for module in modules:
         label = getattr(module, "__qualname__", getattr(module, "__name__", "?"))
-        for name, value in list(vars(module).items()):
-            if not name.startswith("__") or module is builtins:
-                seen[label, name] = value
+        kind = isinstance(module, type)
+        # of a class what it inherits, too: an attribute of its own would hide it
+        for names in [vars(base) for base in reversed(module.__mro__)] if kind else [vars(module)]:
+            for name, value in list(names.items()):
+                if not name.startswith("__") or module is builtins or (kind and callable(value)):
+                    seen[label, name] = value
     return seen
 
 

@@ -176,7 +176,8 @@ class Learn(Item):
     }
 
     def cases(self, rng, course):
-        for batches, k, warmup in ((7, 1, 0), (9, 3, 0), (10, 2, 5), (9, 4, 3), (6, int(rng.integers(2, 4)), 1)):
+        drawn = tuple(int(rng.integers(low, high)) for low, high in ((12, 41), (2, 6), (1, 9)))
+        for batches, k, warmup in ((7, 1, 0), (9, 3, 0), (10, 2, 5), (9, 4, 3), drawn):
             yield {"batches": batches, "k": k, "warmup": warmup}
 
     def check(self, case, got, want, course):
