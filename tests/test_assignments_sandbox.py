@@ -136,7 +136,10 @@ def test_no_sandbox_no_grading(monkeypatch, tmp_path):
 def test_a_sandbox_with_a_hole_is_refused(monkeypatch):
     """The trial before the first submission notices: an open network, files that can be seen, processes without bound."""
     command, make = sandbox._command, sandbox.Group.make
-    for hole, says in ((lambda line: [a for a in line if a != "--unshare-all"] + ["--bind", "/", "/"], "files"),):
+    at = command(sandbox.Limits()).index("--proc")
+    namespaces = ["--unshare-ipc", "--unshare-pid", "--unshare-uts"]
+    for hole, says in ((lambda line: [*line[:at], "--ro-bind", "/home", "/home", *line[at:]], "files of this machine"),
+                       (lambda line: [a for word in line for a in (namespaces if word == "--unshare-all" else [word])], "network is open")):
         monkeypatch.setattr(sandbox, "_command", lambda limits: hole(command(limits)))
         assert says in sandbox._problem()
     monkeypatch.setattr(sandbox, "_command", command)

@@ -24,7 +24,7 @@ __all__ = ["Ended", "Limits", "Worker", "require"]
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE.parents[2] / "switcher_lib"
 LONGEST_MESSAGE = 96 << 20
-ALONE = 3                       # processes below bubblewrap that one worker needs, and one to spare
+ALONE = 2                       # processes below bubblewrap: its own first one in the sandbox, and the worker
 INSTALL = "On Debian and Ubuntu: sudo apt-get install bubblewrap. On macOS and Windows: grade in a Linux virtual machine or container."
 
 
@@ -170,7 +170,7 @@ def connect():
     with socket.socket() as s: s.settimeout(1); s.connect(("1.1.1.1", 80))
 def write(): open("/course/x", "w")
 faults = []
-if not refused(connect): faults.append("the network is open")
+if not refused(connect) or [n for _, n in socket.if_nameindex() if n != "lo"]: faults.append("the network is open")
 if not refused(write): faults.append("files outside its folder can be written")
 if os.path.exists("/home") or os.path.exists(sys.argv[1]): faults.append("files of this machine can be seen")
 children = []

@@ -128,7 +128,14 @@ def changed(before, modules):
     after = snapshot(modules)
     ignored = {("builtins", "_"), ("torch", "__warningregistry__")}
     # Modules load parts of themselves on first use: what is new is no harm, what is another is
-    return [f"{m}.{n}" for (m, n), v in before.items() if (m, n) not in ignored and after.get((m, n)) is not v]
+    return [f"{m}.{n}" for (m, n), v in before.items()
+            if (m, n) not in ignored and after.get((m, n)) is not v and not own_wrapper(after.get((m, n)), v)]
+
+
+def own_wrapper(new, old):
+    """Whether torch itself has wrapped a function of its own, as it does when an optimizer takes its first step."""
+    file = getattr(getattr(new, "__code__", None), "co_filename", "")
+    return getattr(new, "__wrapped__", None) is old and file.startswith(os.path.dirname(torch.__file__) + "/")
 
 
 class Runner:
