@@ -519,6 +519,7 @@ def test_judge_survives_any_output():
 def fake_grading(monkeypatch, calls=None):
     """The run without sandboxes: our own answers only."""
     monkeypatch.setattr(run.sandbox, "require", lambda: None)
+    monkeypatch.setattr(run.sandbox, "sweep", lambda: None)
     grade = judge.grade
 
     def ours(*arguments, **options):

@@ -76,13 +76,17 @@ def _points(value):
     return f"{value:g}"
 
 
+def _sentence(text):
+    return text[:1].upper() + text[1:]
+
+
 def _check(check, book):
     e = html.escape
     if check["earned"] >= check["points"]:
-        return (f'<li><span class="good">✓</span> {e(check["tried"].capitalize())} '
+        return (f'<li><span class="good">✓</span> {e(_sentence(check["tried"]))} '
                 f'<span class="soft points">{_points(check["points"])} of {_points(check["points"])}</span></li>')
     reason = f'<p class="why">What happened: {e(check["reason"])}.</p>' if check["reason"] else ""
-    return (f'<li><span class="bad">✗</span> {e(check["tried"].capitalize())} '
+    return (f'<li><span class="bad">✗</span> {e(_sentence(check["tried"]))} '
             f'<span class="soft points">0 of {_points(check["points"])}</span>{reason}'
             f'<p class="why"><strong>Missing idea.</strong> {e(check["idea"])} '
             f'<a href="{e(book_link(check["where"], book))}">Read again: {e(place(check["where"]))}</a>.</p></li>')

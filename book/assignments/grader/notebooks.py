@@ -251,6 +251,8 @@ def _name(cell):
     if isinstance(about, dict) and isinstance(about.get("grade_id"), str):
         return about["grade_id"]
     mark = _marks(cell)
+    if cell.source.startswith("# The hand-in cell"):
+        return "hand-in"
     if mark:
         return mark[1] if mark[0] == "ANSWER" else f"test-{mark[1]}"
     return None

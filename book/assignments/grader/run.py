@@ -168,6 +168,7 @@ def grade_folder(folder, out, secret, jobs=2, limits=None, edited="zero", rubric
     if not isinstance(jobs, int) or jobs < 1:
         raise GraderError(f"JOBS={jobs!r} must be an integer of at least 1.")
     sandbox.require()
+    sandbox.sweep()
     out, limits = Path(out), limits or sandbox.Limits()
     submissions, refused = collect(folder)
     people = read_roster(roster) if roster else {}

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from grader import wire
@@ -84,7 +85,7 @@ def _command(limits):
         seen += ["--ro-bind-try", file, file]
     for name in ("worker.py", "wire.py", "probes.py"):
         seen += ["--ro-bind", str(HERE / name), f"/course/{name}"]
-    return ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--uid", "1000", "--gid", "1000", "--hostname", "grading",
+    return ["bwrap", "--unshare-all", "--unshare-user", *_if_known("--disable-userns"), "--uid", "1000", "--gid", "1000", "--hostname", "grading",
             "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv", "--ro-bind", "/usr", "/usr", *seen,
             "--ro-bind", str(LIBRARY), "/course/switcher_lib", "--proc", "/proc", "--dev", "/dev",
             "--size", str(1 << 20), "--tmpfs", "/dev/shm", "--remount-ro", "/dev", "--size", str(limits.disk), "--tmpfs", "/answer",
@@ -93,6 +94,22 @@ def _command(limits):
             "--setenv", "PYTHONDONTWRITEBYTECODE", "1", "--setenv", "OMP_NUM_THREADS", "1", "--setenv", "MKL_NUM_THREADS", "1",
             "--setenv", "SWITCHER_OFFLINE", "1", "--setenv", "SWITCHER_DATA", "/answer/none", "--setenv", "MPLBACKEND", "agg",
             "--setenv", "MPLCONFIGDIR", "/answer", "--setenv", "CUDA_VISIBLE_DEVICES", "", "--setenv", "PATH", "/usr/bin"]
+
+
+@lru_cache(maxsize=8)
+def _if_known(option):
+    """An option as a list, or an empty list where this bubblewrap is too old for it."""
+    told = subprocess.run(["bwrap", "--help"], capture_output=True, text=True)
+    return [option] if option in told.stdout + told.stderr else []
+
+
+def sweep():
+    """Remove the control groups that graders which were killed have left; they are empty."""
+    for folder in Path("/sys/fs/cgroup").glob("**/grading-*-*") if os.access("/sys/fs/cgroup", os.W_OK) else ():
+        pid = folder.name.split("-")[1]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 class Group:
