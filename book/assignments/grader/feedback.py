@@ -59,9 +59,9 @@ def section_titles(name):
 
 
 def anchor_of(heading):
-    """A heading's anchor, as MyST makes it with ``myst_heading_anchors``."""
-    kept = re.sub(r"[^\w\- ]", "", heading.strip().lower())
-    return re.sub(r" ", "-", kept)
+    """A heading's anchor, as the book's pages have it."""
+    from docutils.nodes import make_id
+    return make_id(heading.strip())
 
 
 def place(where):

@@ -12,7 +12,7 @@ INVENTED = "08-scl#the-invented-derivative"
 WHISPER = "08-scl#small-neurons-whisper"
 PRICE = "08-scl#the-price-of-a-connection"
 CODE = "08-scl#scl-in-code"
-RULES = "10-comparison#rules-of-this-books-comparison"
+RULES = "10-comparison#rules-of-this-book-s-comparison"
 
 
 def draw(rng):

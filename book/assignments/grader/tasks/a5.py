@@ -9,7 +9,7 @@ import numpy as np
 from grader.tasks.base import Check, Item, normal, same
 
 TITLE = "An honest comparison"
-RULES = "10-comparison#rules-of-this-books-comparison"
+RULES = "10-comparison#rules-of-this-book-s-comparison"
 FIVE = "10-comparison#what-five-runs-can-say"
 OWN = "10-comparison#a-comparison-of-your-own-in-half-a-minute"
 WRONG = "10-comparison#what-could-go-wrong-six-ways-to-win"
