@@ -65,11 +65,11 @@ assignments: $(STAMP) ## write the assignments' student versions, a folder and a
 assignments-seed: $(STAMP) ## make a course's secret, outside the repository (SEED_FILE=PATH)
 	@$(GRADER) seed $(SEED_ARG)
 
-grade: $(STAMP) sandbox ## grade a folder of submissions (SUBMISSIONS=PATH OUT= JOBS= ROSTER= RUBRIC= BOOK_URL= EDITED=tell)
+grade: $(STAMP) sandbox ## grade a folder of submissions (SUBMISSIONS=PATH OUT= JOBS= ROSTER= RUBRIC= BOOK_URL= SECONDS= EDITED=tell)
 	@if [ -z "$(SUBMISSIONS)" ]; then echo "Which ones? make grade SUBMISSIONS=PATH"; exit 2; fi
 	@$(GRADER) grade "$(SUBMISSIONS)" $(SEED_ARG) $(if $(OUT),--out "$(OUT)") $(if $(JOBS),--jobs "$(JOBS)") \
 	  $(if $(ROSTER),--roster "$(ROSTER)") $(if $(RUBRIC),--rubric "$(RUBRIC)") $(if $(BOOK_URL),--book "$(BOOK_URL)") \
-	  $(if $(EDITED),--edited "$(EDITED)")
+	  $(if $(SECONDS),--seconds "$(SECONDS)") $(if $(EDITED),--edited "$(EDITED)")
 
 assignments-matrix: $(STAMP) ## run the catalogues of wrong answers and write the guide's matrix
 	@$(GRADER) matrix

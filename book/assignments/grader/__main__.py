@@ -25,7 +25,7 @@ def parser():
     grade.add_argument("--seed-file")
     grade.add_argument("--out", help="default: _build/graded/<name of the folder>")
     grade.add_argument("--jobs", type=int, default=max(1, os.cpu_count() or 1))
-    grade.add_argument("--wall", type=float, default=60.0, help="seconds for one notebook in all (default 60)")
+    grade.add_argument("--seconds", type=int, default=60, help="seconds of processor time for one notebook (default 60)")
     grade.add_argument("--edited", choices=("zero", "tell"), default="zero",
                        help="what an edited or deleted test cell costs: all points, or only a remark")
     grade.add_argument("--rubric", help="CSV with marks by hand for assignment 5")
@@ -70,9 +70,9 @@ def _make(told):
 def _grade(told):
     from grader import run, sandbox
     out = Path(told.out) if told.out else ROOT / "_build" / "graded" / Path(told.submissions).resolve().name
-    if told.wall < 20:
-        raise GraderError(f"--wall {told.wall:g} must be at least 20 seconds: starting takes some of them.")
-    limits = sandbox.Limits(wall=told.wall, cpu=int(told.wall))
+    if told.seconds < 20:
+        raise GraderError(f"--seconds {told.seconds} must be at least 20: starting takes some of them.")
+    limits = sandbox.Limits(cpu=told.seconds, wall=max(90.0, 2.0 * told.seconds))
     done = run.grade_folder(told.submissions, out, secret.find(told.seed_file), told.jobs, limits, told.edited, told.rubric, told.roster,
                             told.book, not told.quiet)
     print(f"{done['submissions']} submissions: {done['graded']} notebooks graded now, {done['resumed']} earlier; "

@@ -32,12 +32,14 @@ def _delete(notebook):
 DEAF = """
 import signal
 signal.signal(signal.SIGALRM, signal.SIG_IGN)
+signal.signal(signal.SIGPROF, signal.SIG_IGN)
 while True:
     pass
 """
 GREEDY = """
 import signal, torch
 signal.signal(signal.SIGALRM, signal.SIG_IGN)
+signal.signal(signal.SIGPROF, signal.SIG_IGN)
 kept = []
 while True:
     try:
@@ -86,11 +88,12 @@ HOSTILE = [
     Hostile("exits and pretends success", "ends the grading process|channel", FORGE + "os._exit(0)"),
     Hostile("forges messages", "channel between grader and answer", FORGE),
     Hostile("loops for ever", "took longer than", "while True:\n    pass", zero="item"),
-    Hostile("loops for ever, deaf to alarms", "cannot be interrupted|processor time", DEAF),
+    Hostile("loops for ever, deaf to alarms", "processor time", DEAF),
+    Hostile("waits for ever, deaf to alarms", "cannot be interrupted", DEAF.replace("    pass", "    import time; time.sleep(9)")),
     Hostile("forks", "starts another process", "import os\nos.fork()"),
     Hostile("starts processes below the audit", "starts other processes", FORKS),
     Hostile("fills the memory at once", "needs more memory", "x = bytearray(16 << 30)", zero="item"),
-    Hostile("fills the memory bit by bit, deaf to alarms", "cannot be interrupted|memory|processor time", GREEDY),
+    Hostile("fills the memory bit by bit, deaf to alarms", "memory|processor time", GREEDY),
     Hostile("fills the disk", "disk space", "with open('x', 'wb') as f:\n    while True:\n        f.write(bytes(1 << 20))", zero="item"),
     Hostile("opens a network connection", "network", "import socket\nsocket.create_connection(('1.1.1.1', 80), timeout=3)"),
     Hostile("downloads", "network", "import urllib.request\nurllib.request.urlopen('http://example.org')"),

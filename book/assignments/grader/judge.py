@@ -1,14 +1,14 @@
 """Outside the sandbox: draws the cases, knows what is right, compares, gives points."""
 
 import types
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 
 
 import torch
 
 from grader import notebooks, probes, tasks, wire
-from grader.sandbox import Ended, Worker
+from grader.sandbox import Ended, Limits, Worker
 
 __all__ = ["InProcess", "Result", "grade", "handed_out", "rendered"]
 
@@ -186,7 +186,7 @@ def zero(assignment, reason, told=()):
     return Result(assignment, total(assignment), 0.0, _nothing(assignment), zero=reason, told=list(told))
 
 
-def grade(assignment, submitted, secret, worker=Worker, limits=None, edited="zero"):
+def grade(assignment, submitted, secret, worker=Worker, limits=None, edited="zero", patient=True):
     """Grade one submission.
 
     Parameters
@@ -202,6 +202,8 @@ def grade(assignment, submitted, secret, worker=Worker, limits=None, edited="zer
     limits : sandbox.Limits, optional
     edited : {"zero", "tell"}, default "zero"
         What an edited or deleted test cell costs: everything, or only a remark. Grading never runs it either way.
+    patient : bool, default True
+        Try a submission again, once and with twice the time, whose time by the clock ran out.
 
     Returns
     -------
@@ -242,6 +244,9 @@ def grade(assignment, submitted, secret, worker=Worker, limits=None, edited="zer
             running.end()
     except Ended as error:
         ended = error
+    if ended is not None and ended.slow and patient:
+        limits = limits or Limits()
+        return grade(assignment, submitted, secret, worker, replace(limits, wall=2 * limits.wall), edited, patient=False)
     if ended is not None:
         if not ended.caught:
             raise RuntimeError(str(ended))

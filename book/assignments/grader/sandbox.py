@@ -25,6 +25,7 @@ __all__ = ["Ended", "Limits", "Worker", "require"]
 HERE = Path(__file__).resolve().parent
 LIBRARY = HERE.parents[2] / "switcher_lib"
 LONGEST_MESSAGE = 96 << 20
+SLOW = "slow"
 ALONE = 2                       # processes below bubblewrap: its own first one in the sandbox, and the worker
 INSTALL = "On Debian and Ubuntu: sudo apt-get install bubblewrap. On macOS and Windows: grade in a Linux virtual machine or container."
 
@@ -35,12 +36,16 @@ class Limits:
 
     Parameters
     ----------
-    wall : float, default 60
-        Seconds for the whole submission, start included.
     cpu : int, default 60
-        Seconds of processor time of one process.
-    cell, call : float
-        Seconds for one answer cell, and for one call of an answer: longer costs that item only.
+        Seconds of processor time, the start of the worker included.
+    wall : float, default 90
+        Seconds by the clock, from when the worker is ready. Whoever needs more is tried once again with twice as many: the machine may
+        have been busy.
+    start : float, default 300
+        Seconds that the worker may need to be ready; more is a fault of the machine, not of the submission.
+    cell, call : float, default 10
+        Seconds of processor time for one answer cell, and for one call of an answer (and five times that by the clock): longer costs that
+        item only.
     memory : int
         Bytes of data for one process; the sandbox as a whole may hold half as much again.
     disk : int
@@ -49,8 +54,9 @@ class Limits:
         Processes and threads in the sandbox.
     """
 
-    wall: float = 60.0
     cpu: int = 60
+    wall: float = 90.0
+    start: float = 300.0
     cell: float = 10.0
     call: float = 10.0
     memory: int = 1536 << 20
@@ -59,11 +65,19 @@ class Limits:
 
 
 class Ended(Exception):
-    """The worker is gone or was ended; the message says why, for the student. `caught`: it was tampering or a limit, not an error."""
+    """The worker is gone or was ended; the message says why, for the student.
 
-    def __init__(self, reason, caught=True):
+    Attributes
+    ----------
+    caught : bool
+        It was the submission's doing; otherwise the grader's or the machine's.
+    slow : bool
+        The clock ran out, which may be the doing of either.
+    """
+
+    def __init__(self, reason, caught=True, slow=False):
         super().__init__(reason)
-        self.caught = caught
+        self.caught, self.slow = caught, slow
 
 
 # ------------------------------------------------------------------------------------------------------ what is available
@@ -246,7 +260,7 @@ class Worker:
     def __init__(self, cells, limits=None):
         require()
         self.limits = limits or Limits()
-        self.deadline = time.monotonic() + self.limits.wall
+        self.deadline = time.monotonic() + self.limits.start
         self.token = os.urandom(12).hex()
         self._killed, self._ready = None, False
         self._buffer = b""
@@ -290,7 +304,7 @@ class Worker:
         total = self.limits.memory + self.limits.memory // 2
         while not self._watching.wait(0.1):
             if time.monotonic() > self.deadline:
-                return self._kill(f"takes longer than {self.limits.wall:g} s in all, and cannot be interrupted")
+                return self._kill(SLOW)
             count, memory = _usage(self.process.pid)
             if self._ready and count > ALONE:        # before, bubblewrap itself takes a few to set up
                 return self._kill("starts other processes")
@@ -317,7 +331,7 @@ class Worker:
         while b"\n" not in self._buffer:
             if not self._selector.select(timeout=1.0):
                 if time.monotonic() > self.deadline + 2:
-                    self._kill(f"takes longer than {self.limits.wall:g} s in all, and cannot be interrupted")
+                    self._kill(SLOW)
                 continue
             try:
                 piece = os.read(self.process.stdout.fileno(), 1 << 20)
@@ -342,9 +356,15 @@ class Worker:
 
     def _gone(self):
         self.process.wait()
+        if self._killed is SLOW:
+            if not self._ready:
+                raise Ended("the sandbox did not start in time", caught=False)
+            raise Ended(f"takes longer than {self.limits.wall:g} s by the clock, and cannot be interrupted", slow=True)
         if self._killed:
             raise Ended(self._killed)
         status = self.process.returncode
+        if not self._ready:
+            raise Ended(f"the sandbox did not start (exit status {status})", caught=False)
         if status in (-signal.SIGKILL, 128 + signal.SIGKILL):
             raise Ended("uses more memory or processor time than there is for one submission")
         if status in (-signal.SIGXCPU, 128 + signal.SIGXCPU):
@@ -361,7 +381,7 @@ class Worker:
         """Execute the cells. Returns {cell: error} for those that failed, error as [type, text, [cell, line]]."""
         if not self._receive().get("ready"):
             raise Ended("the sandbox did not start", caught=False)
-        self._ready = True
+        self._ready, self.deadline = True, time.monotonic() + self.limits.wall
         self._send({"token": self.token, "cells": [list(c) for c in self.cells],
                     "limits": {"cell": self.limits.cell, "call": self.limits.call}})
         failed = {}

@@ -89,7 +89,7 @@ def command(count, jobs, seed="the trial's own secret"):
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         expected = build(folder / "in", Secret(seed.encode()), count)
-        line = [sys.executable, "-m", "grader", "grade", str(folder / "in"), "--out", str(folder / "out"), "--jobs", str(jobs), "--wall", "30",
+        line = [sys.executable, "-m", "grader", "grade", str(folder / "in"), "--out", str(folder / "out"), "--jobs", str(jobs), "--seconds", "20",
                 "--quiet"]
         environment = {**os.environ, "ASSIGNMENTS_SEED": seed, "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])])}
         began = time.monotonic()

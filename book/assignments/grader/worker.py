@@ -151,8 +151,11 @@ class Runner:
         def ring(number, frame):
             raise TooLong
 
-        signal.signal(signal.SIGALRM, ring)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        # Processor time, so that a busy machine costs nobody points; and a clock, for what waits instead of computing
+        for number in (signal.SIGPROF, signal.SIGALRM):
+            signal.signal(number, ring)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        signal.setitimer(signal.ITIMER_REAL, 5 * seconds)
         try:
             return {"ok": action()}
         except TooLong:
@@ -166,6 +169,7 @@ class Runner:
                 return {"error": ["OSError", "writes more than the disk space of one submission", line_of(error)]}
             return {"error": [type(error).__name__, text_of(error), line_of(error)]}
         finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def cell(self, name, source, is_answer):
@@ -244,7 +248,8 @@ if __name__ == "__main__":
     for kind in ("DATA", "FSIZE", "NPROC", "CPU", "CORE", "NOFILE"):
         limit = given.get(kind)
         if limit is not None:
-            resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (limit, limit))
+            # of processor time two seconds more to the hard end: the first signal tells why
+            resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (limit, limit + 2 if kind == "CPU" else limit))
     # The pipe keeps numbers of its own; what answers print goes nowhere
     reading, writing = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
