@@ -10,6 +10,9 @@ WORKERS      ?= 2
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BOOK  := _build/html
+# The graded assignments; their settings are described in book/assignments/guide.md
+GRADER = PYTHONPATH=book/assignments:. OMP_NUM_THREADS=1 $(BIN)/python -W ignore::UserWarning -m grader
+SEED_ARG = $(if $(SEED_FILE),--seed-file "$(SEED_FILE)")
 # Two workers share the machine: one thread each. No progress bars in outputs.
 TEST_ENV := OMP_NUM_THREADS=1 TQDM_DISABLE=1
 # A build that fails forgets what it read: the next one shows its warnings again instead of passing for nothing to do.
@@ -17,19 +20,20 @@ BUILD = mkdir -p _build; $(BIN)/jupyter-book build . -W -n --keep-going --quiet 
   || { cat _build/build.log; rm -rf _build/.doctrees; echo "The book was not built: see the warnings above."; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-book test-notebooks test-unit execute bench serve lock browser clean
+.PHONY: help book test test-book test-notebooks test-unit execute bench serve lock browser sandbox clean \
+  assignments assignments-seed assignments-matrix assignments-trial grade
 .NOTPARALLEL:
 
 help: ## list the commands
 	@echo "Reading the Weights: commands (use as: make COMMAND)"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-15s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  %-19s %s\n", $$1, $$2 }'
 	@echo "Settings: PYTHON=$(PYTHON)  VENV=$(VENV)  REQUIREMENTS=$(REQUIREMENTS)  WORKERS=$(WORKERS)  PORT=$(PORT)"
 
 book: $(STAMP) ## build the book from the committed outputs and say where to open it
 	@$(call BUILD)
 	@echo "The book is ready. Open $(BOOK)/index.html in a browser: no server and no network needed."
 
-test: $(STAMP) browser ## run everything: the strict book build, every notebook, the unit and page tests
+test: $(STAMP) browser sandbox ## run everything: the strict book build, every notebook, the unit and page tests
 	@$(MAKE) --no-print-directory -k test-book test-notebooks test-unit
 
 test-book: $(STAMP) ## build the whole book afresh; a warning or a reference that leads nowhere is an error
@@ -55,6 +59,24 @@ serve: book ## build the book and serve it on this machine (PORT=8000)
 	@echo "http://127.0.0.1:$(PORT)/ (Ctrl-C stops it)"
 	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(BOOK)
 
+assignments: $(STAMP) ## write the assignments' student versions, a folder and a zip (OUT=_build/assignments)
+	@$(GRADER) make $(SEED_ARG) $(if $(OUT),--out "$(OUT)")
+
+assignments-seed: $(STAMP) ## make a course's secret, outside the repository (SEED_FILE=PATH)
+	@$(GRADER) seed $(SEED_ARG)
+
+grade: $(STAMP) sandbox ## grade a folder of submissions (SUBMISSIONS=PATH OUT= JOBS= ROSTER= RUBRIC= BOOK_URL= SECONDS= EDITED=tell)
+	@if [ -z "$(SUBMISSIONS)" ]; then echo "Which ones? make grade SUBMISSIONS=PATH"; exit 2; fi
+	@$(GRADER) grade "$(SUBMISSIONS)" $(SEED_ARG) $(if $(OUT),--out "$(OUT)") $(if $(JOBS),--jobs "$(JOBS)") \
+	  $(if $(ROSTER),--roster "$(ROSTER)") $(if $(RUBRIC),--rubric "$(RUBRIC)") $(if $(BOOK_URL),--book "$(BOOK_URL)") \
+	  $(if $(SECONDS),--seconds "$(SECONDS)") $(if $(EDITED),--edited "$(EDITED)")
+
+assignments-matrix: $(STAMP) ## run the catalogues of wrong answers and write the guide's matrix
+	@$(GRADER) matrix
+
+assignments-trial: $(STAMP) sandbox ## grade 100 made-up submissions, 10 of them hostile, with a kill in between
+	@$(GRADER) trial $(if $(JOBS),--jobs "$(JOBS)")
+
 lock: $(STAMP) ## write requirements.lock from what .venv holds
 	@{ sed -n '/^#/p' requirements.lock; \
 	   $(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia-|cuda-|triton)|file:|@ ' | sort -f; } > requirements.lock.new
@@ -72,6 +94,14 @@ browser:
 	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
 	    >/dev/null 2>&1 || true; fi; \
 	command -v chromium >/dev/null 2>&1 || echo "No Chromium here and it could not be installed: the page tests will be skipped."
+
+# A sandbox for submissions: Debian's bubblewrap when this is root on a machine with apt; otherwise grading refuses and its tests say why they skip.
+sandbox:
+	@command -v bwrap >/dev/null 2>&1 && exit 0; [ "$$(uname -s)" = Linux ] || exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then \
+	  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends bubblewrap; } \
+	    >/dev/null 2>&1 || true; fi; \
+	command -v bwrap >/dev/null 2>&1 || echo "No bubblewrap here and it could not be installed: submissions cannot be graded, the tests that run them will be skipped."
 
 $(STAMP): $(REQUIREMENTS) pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
