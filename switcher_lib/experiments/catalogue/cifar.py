@@ -10,7 +10,7 @@ from switcher_lib.experiments.catalogue.recipes import BATCH, Course, comparison
 SGD = {"lr": 0.2, "momentum": 0.9, "weight_decay": 5e-4}
 
 
-def course(epochs, before, search, precision="bfloat16", **switched):
+def course(epochs, before, search, precision="bfloat16", check_every=4, **switched):
     """Return what all methods share on CIFAR-10.
 
     Parameters
@@ -19,6 +19,8 @@ def course(epochs, before, search, precision="bfloat16", **switched):
         In all, of those the training that every search starts from, and at most of the search.
     precision : str, default "bfloat16"
         As in :func:`~switcher_lib.fit`.
+    check_every : int, default 4
+        As in :func:`~switcher_lib.fit`; the tuning looked at every tenth step, and its switcher ran past the size by up to a fifth.
     **switched
         Arguments of :class:`~switcher_lib.Switched`.
 
@@ -27,8 +29,8 @@ def course(epochs, before, search, precision="bfloat16", **switched):
     Course
     """
     fast = {"batch_size": BATCH, "augment": "crop_flip", "precision": precision}
-    return Course(epochs, search, {**SGD, "lr": 0.02}, switched, {"until_epoch": epochs, "task_sgd": SGD, **fast}, check_every=10,
-                  precision=precision, augment="crop_flip", pretrain={"epochs": before, "task_sgd": SGD, **fast})
+    return Course(epochs, search, {**SGD, "lr": 0.02}, switched, {"until_epoch": epochs, "task_sgd": SGD, **fast},
+                  check_every=check_every, precision=precision, augment="crop_flip", pretrain={"epochs": before, "task_sgd": SGD, **fast})
 
 
 def _trials(one):
@@ -47,7 +49,7 @@ def _trials(one):
 
 RESNET_SIZES = (28_600_000, 20_400_000, 14_300_000)    # 70, 50 and 35 per cent
 RESNET = course(10, 3, 1, price="macs")
-SHORT = course(6, 3, 1, price="macs")    # for the tuning
+SHORT = course(6, 3, 1, check_every=10, price="macs")    # for the tuning
 RESNET_TRIALS = _trials(SHORT)
 RESNET_CHOICE = {"switcher": 0, "free gates": 0, "slimming": 1, "magnitude": 1}
 RESNET_20 = comparison(

@@ -141,7 +141,7 @@ def row(course, cost, lr, **options):
     """
     # a shared scorer moves a whole layer's scores at once: without frequent checks a search runs past its size
     return lambda size: course.by_cost("row", size, options={"reads": "both", "saturation": 0.3, **options}, cost=cost, lr=lr,
-                                       every=4, refresh=4, check_every=10)
+                                       every=4, refresh=4, check_every=course.check_every or 10)
 
 
 def entry(course, cost, lr, every):
