@@ -9,6 +9,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -327,6 +328,17 @@ def test_an_error_costs_its_own_item_only():
 def test_a_stop_after_the_definition_costs_nothing():
     result = judge.grade("2", read(answered(rows=reference("2", A)["rows"] + "\nplot()")), A, worker=judge.InProcess)
     assert result.earned == result.points and "stopped with an error" in " ".join(result.told)
+
+
+def test_a_changed_library_is_graded_again(tmp_path, monkeypatch):
+    """Results of a half-graded folder are kept only while the library, which answers may use, is the same."""
+    library = tmp_path / "__init__.py"
+    monkeypatch.setattr(run, "find_spec", lambda name: SimpleNamespace(origin=str(library)))
+    versions = []
+    for text in ("a = 1", "a = 2", "a = 1"):
+        library.write_text(text)
+        versions.append(run._version())
+    assert versions[0] == versions[2] != versions[1]
 
 
 def test_empty_student_version_has_no_points_and_no_fault():

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections import Counter
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 
 from tqdm import tqdm
@@ -41,7 +42,8 @@ def write_atomically(path, text):
 def _version():
     """Changes when a result could: the grader, the sources, and the library that answers may use."""
     here = Path(__file__).resolve().parent
-    files = sorted([*here.rglob("*.py"), *notebooks.SOURCES.rglob("*.ipynb")])
+    library = Path(find_spec("switcher_lib").origin).parent
+    files = sorted([*here.rglob("*.py"), *library.rglob("*.py"), *notebooks.SOURCES.rglob("*.ipynb")])
     digest = sha256()
     for file in files:
         digest.update(file.read_bytes())
