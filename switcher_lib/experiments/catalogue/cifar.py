@@ -6,6 +6,7 @@ while, look for at most an epoch, and leave the other epochs to what is left.
 """
 
 from switcher_lib.experiments.catalogue.recipes import BATCH, Course, comparison, free, magnitude, row, slimming, tuning
+from switcher_lib.experiments.specs import Experiment
 
 SGD = {"lr": 0.2, "momentum": 0.9, "weight_decay": 5e-4}
 
@@ -56,6 +57,17 @@ RESNET_20 = comparison(
     "ResNet-20 on CIFAR-10, inner channels: which method keeps the most accuracy at how many MACs?",
     "resnet_20", RESNET, _trials(RESNET), RESNET_CHOICE, RESNET_SIZES, {}, data="cifar10", seeds=(0, 1, 2), curve=False)
 
+# -- as much computing as dense instead of as many epochs: after one epoch of the whole network and the search, about 17 epochs with
+#    half of the MACs; or, for what the structure is worth by itself, 20 epochs of it on fresh weights
+
+HALF = RESNET_SIZES[1]
+LONG, FRESH = course(18, 1, 1, price="macs"), course(20, 1, 1, price="macs")
+SAME_COST = Experiment(
+    question="ResNet-20 on CIFAR-10 with half of the MACs: how much is lost if the smaller network may compute as much as dense did?",
+    model="resnet_20", data="cifar10", seeds=(0, 1, 2),
+    methods={"switcher": {HALF: _trials(LONG)["switcher"][RESNET_CHOICE["switcher"]](HALF)},
+             "its structure, fresh": {HALF: FRESH.plain(same_structure_as="switcher")}})
+
 # -- VGG-16-BN and MobileNet: dense and the switcher, with the settings that won for ResNet-20
 
 # dense has 14.7 million parameters and 313 million MACs: at this weight the MACs count about as much as the parameters
@@ -71,6 +83,7 @@ MOBILENET = comparison("MobileNet on CIFAR-10: how much is lost with half of the
 EXPERIMENTS = {
     "cifar-mobilenet": MOBILENET,
     "cifar-resnet20": RESNET_20,
+    "cifar-resnet20-cost": SAME_COST,
     "cifar-resnet20-tuning": tuning("ResNet-20 on CIFAR-10", "resnet_20", SHORT, RESNET_TRIALS, RESNET_SIZES[1], data="cifar10"),
     "cifar-vgg16": VGG_16_BN,
 }
