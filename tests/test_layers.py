@@ -182,6 +182,34 @@ def overrides(name, thing):
     return inspect.isclass(cls) and any(hasattr(base, method) for base in cls.__mro__[1:])
 
 
+def untyped(thing):
+    """What a caller gives or gets that has no annotation."""
+    function = thing.__init__ if inspect.isclass(thing) else thing
+    if not inspect.isfunction(function) or not str(function.__module__).startswith("switcher_lib"):
+        return []    # another package's, or Python's own
+    signature = inspect.signature(function)
+    given = [p.name for p in signature.parameters.values() if p.name not in ("self", "cls") and p.annotation is p.empty]
+    return given + ["return"] * (signature.return_annotation is signature.empty)
+
+
+@pytest.mark.parametrize("name, thing", OBJECTS, ids=[name for name, _ in OBJECTS])
+def test_every_public_name_is_annotated(name, thing):
+    """That the annotations are right is mypy's to say: tests/test_packaging.py."""
+    assert untyped(thing) == []
+
+
+def test_the_check_sees_what_has_no_type():
+    class Half:
+        def __init__(self, a: int, *b):
+            pass
+
+    def whole(a: int, **b: int) -> None:
+        pass
+
+    Half.__init__.__module__ = whole.__module__ = "switcher_lib.planted"
+    assert untyped(Half) == ["b", "return"] and untyped(whole) == []
+
+
 def test_the_check_reads_numpydoc():
     text = ("One line.\n\nParameters\n----------\na, b : int\n    Text.\nc : str, optional\n    Text : more.\n\n"
             "Returns\n-------\nd : int\n")

@@ -6,12 +6,14 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import switcher_lib
 
@@ -134,8 +136,8 @@ def test_the_installed_library_works_without_its_repository(built, tmp_path):
         wheel.extractall(tmp_path / "site")
     told = python("import switcher_lib as sl\nprint(sl.__file__, sl.__version__, len(sl.explore.Gates().html()), "
                   "len(sl.data.load('digits').train))", tmp_path, path=tmp_path / "site")
-    file, version, size, images = told.split()
-    assert Path(file).is_relative_to(tmp_path) and version == switcher_lib.__version__ and int(size) > 1000 and int(images) > 1000
+    file, told_version, size, images = told.split()
+    assert Path(file).is_relative_to(tmp_path) and told_version == switcher_lib.__version__ and int(size) > 1000 and int(images) > 1000
 
 
 # ------------------------------------------------------------------------------------------------------------- the import
@@ -175,7 +177,13 @@ def run(net: sl.Switched, data: sl.data.Data) -> int:
 
 
 def test_the_library_and_what_a_reader_writes_have_the_right_types(tmp_path):
-    """One run of mypy, 25 seconds at first and 2 with its cache; the planted file shows that it looks."""
+    """One run of mypy, 25 seconds at first and 2 with its cache; the planted file shows that it looks.
+
+    What PyTorch, NumPy and safetensors say of themselves changes, so their versions are those of requirements.lock, or later ones.
+    """
+    for name, specifier in requirements(file_lines("requirements.lock")).items():
+        if name in ("torch", "numpy", "safetensors", "mypy") and Version(version(name)) < Version(specifier.removeprefix("==")):
+            pytest.skip(f"types are held against {name}{specifier}; here it is {version(name)}")
     planted = tmp_path / "planted.py"
     planted.write_text(PLANTED)
     done = subprocess.run([sys.executable, "-m", "mypy", "switcher_lib", "tests/typed_use.py", str(planted)], cwd=ROOT, capture_output=True,
