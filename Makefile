@@ -20,7 +20,7 @@ BUILD = mkdir -p _build; $(BIN)/jupyter-book build . -W -n --keep-going --quiet 
   || { cat _build/build.log; rm -rf _build/.doctrees; echo "The book was not built: see the warnings above."; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-book test-notebooks test-unit execute bench serve lock browser sandbox clean \
+.PHONY: help book test test-book test-notebooks test-unit execute bench serve lock lock-lowest browser sandbox clean \
   assignments assignments-seed assignments-matrix assignments-trial grade
 .NOTPARALLEL:
 
@@ -79,8 +79,12 @@ assignments-trial: $(STAMP) sandbox ## grade 100 made-up submissions, 10 of them
 
 lock: $(STAMP) ## write requirements.lock from what .venv holds
 	@{ sed -n '/^#/p' requirements.lock; \
-	   $(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia-|cuda-|triton)|file:|@ ' | sort -f; } > requirements.lock.new
+	   $(BIN)/python -m pip freeze --all --exclude-editable | grep -viE '^(nvidia-|cuda-|triton|pip==)|file:|@ ' | sort -f; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
+
+lock-lowest: ## write constraints-lowest.txt: the lowest version of everything that requirements.txt allows
+	@{ sed -n '/^#/p' constraints-lowest.txt; sed -nE 's/^([A-Za-z0-9_.-]+)>=([^,]+).*/\1==\2/p' requirements.txt; } > constraints-lowest.txt.new
+	@mv constraints-lowest.txt.new constraints-lowest.txt
 
 clean: ## remove what was built and cached, but not .venv
 	rm -rf _build .cache .pytest_cache .hypothesis build *.egg-info

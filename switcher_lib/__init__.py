@@ -1,6 +1,7 @@
 """Learning a network's structure from its own weights: f(x; θ ⊙ s(θ))."""
 
 import importlib
+from typing import TYPE_CHECKING
 
 from switcher_lib import compaction, data, errors, gates, layers, metrics, models, sites, sparse, switched, switchers, training, transfer, wiring
 from switcher_lib.compaction import Certificate, Compacted, compact, fold, fold_batchnorm, load_compact
@@ -16,7 +17,7 @@ from switcher_lib.switchers import (
 from switcher_lib.training import History, evaluate, fit, joint_step, seed_everything, switcher_step, task_step
 from switcher_lib.transfer import Judge, TransferSwitcher, learn_across
 
-__version__ = "0.1.0"
+__version__ = "0.1.0"    # the one place: pyproject.toml reads it from here
 
 __all__ = [
     "Certificate", "CertificateError", "Compacted", "Connections", "DataError", "EntrySwitcher", "FixedSwitcher", "FreeGates",
@@ -27,9 +28,11 @@ __all__ = [
     "sites", "sparse", "sparsify", "switched", "switcher_step", "switchers", "task_step", "training", "transfer", "wiring",
 ]
 
-
-def __getattr__(name):
-    """Import on first use what not everybody needs, so that ``import switcher_lib`` stays quick."""
-    if name in ("experiments", "explore", "plotting"):
-        return importlib.import_module(f"switcher_lib.{name}")
-    raise AttributeError(f"module 'switcher_lib' has no attribute {name!r}")
+if TYPE_CHECKING:    # for a type checker everything is there, and a misspelt name is not
+    from switcher_lib import experiments, explore, plotting
+else:
+    def __getattr__(name):
+        """Import on first use what not everybody needs, so that ``import switcher_lib`` stays quick."""
+        if name in ("experiments", "explore", "plotting"):
+            return importlib.import_module(f"switcher_lib.{name}")
+        raise AttributeError(f"module 'switcher_lib' has no attribute {name!r}")

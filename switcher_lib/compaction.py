@@ -11,13 +11,14 @@ import math
 import os
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import safetensors
 import torch
 from safetensors.torch import save as serialized
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from switcher_lib.errors import CertificateError, SwitchError, SwitchWarning
@@ -54,11 +55,11 @@ class Certificate:
     relative_error_as_stored: float
 
     @property
-    def holds(self):
+    def holds(self) -> bool:
         """Whether the error is within the tolerance."""
         return self.relative_error <= self.tolerance
 
-    def __str__(self):
+    def __str__(self) -> str:
         verdict = "holds" if self.holds else "FAILS"
         return (f"certificate {verdict}: relative error {self.relative_error:.1e} in float64 (tolerance "
                 f"{self.tolerance:.0e}), {self.relative_error_as_stored:.1e} as stored, {self.inputs} inputs")
@@ -89,17 +90,17 @@ class Compacted:
 
     model: nn.Module
     certificate: Certificate
-    reasons: dict
-    parameters: tuple
+    reasons: dict[str, list[str]]
+    parameters: tuple[int, int]
     optimizer: torch.optim.Optimizer | None = None
-    original: dict = field(default_factory=dict)
+    original: dict[str, list[int]] = field(default_factory=dict)
 
     @property
-    def widths(self):
+    def widths(self) -> dict[str, tuple[int, int]]:
         """Return {layer: (neurons before, neurons after)}."""
         return {path: (len(why), sum(w.startswith((ON, "kept")) for w in why)) for path, why in self.reasons.items()}
 
-    def save(self, path):
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the network's tensors to a ``.safetensors`` file, atomically; nothing is pickled.
 
         Parameters
@@ -119,20 +120,20 @@ class Compacted:
         finally:
             part.unlink(missing_ok=True)
 
-    def __str__(self):
+    def __str__(self) -> str:
         before, after = self.parameters
         lines = [f"{before:,} -> {after:,} parameters ({before / after:.1f}x)"]
         lines += [f"  {path}: {n} -> {kept}" for path, (n, kept) in self.widths.items() if n != kept]
         return "\n".join([*lines, str(self.certificate)])
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         body = "".join(f"<tr><th scope='row'>{path}</th><td>{n:,}</td><td>{kept:,}</td></tr>"
                        for path, (n, kept) in {**self.widths, "parameters": self.parameters}.items())
         return ("<table><thead><tr><th scope='col'>layer</th><th scope='col'>before</th><th scope='col'>after</th></tr>"
                 f"</thead><tbody>{body}</tbody></table><p>{self.certificate}</p>")
 
 
-def fold(net):
+def fold(net: Switched) -> nn.Module:
     """Store θ ⊙ s: return a plain copy of a switched network's model, with the factors multiplied in.
 
     Parameters
@@ -153,7 +154,7 @@ def fold(net):
     return folded
 
 
-def fold_batchnorm(model, example=None, *, tolerance=1e-12):
+def fold_batchnorm(model: nn.Module, example: Tensor | None = None, *, tolerance: float = 1e-12) -> nn.Module:
     """Multiply every BatchNorm into the layer in front of it: γ (Wx + b - μ) / σ + β is one affine layer too.
 
     Fold before compaction, and a switched-off channel's constant has a bias to go into; or after it. Either way the
@@ -297,7 +298,8 @@ def _replace(model, old, new):
             setattr(owner, attribute, new)
 
 
-def compact(net, example, *, optimizer=None, tolerance=1e-12):
+def compact(net: nn.Module, example: Tensor, *, optimizer: torch.optim.Optimizer | None = None,
+            tolerance: float = 1e-12) -> Compacted:
     """Fold a switched network and remove every neuron that provably does not matter.
 
     A neuron goes if (a) what its readers see of it is always 0, or (b) every reader multiplies it by 0, or (c) it is
@@ -699,7 +701,7 @@ def _slice_optimizer(optimizer, net, small, plan):
     return sliced
 
 
-def load_compact(path, into):
+def load_compact(path: str | os.PathLike[str], into: Callable[[], nn.Module]) -> nn.Module:
     """Load a compacted network.
 
     Parameters

@@ -14,17 +14,23 @@ import socket
 import tempfile
 import threading
 import urllib.request
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from .errors import DataError, unknown_name
 
 __all__ = ["AUGMENTATIONS", "Data", "Split", "crop_flip", "from_tensors", "known", "load"]
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]    # from a batch of images to a batch of images
+Pair = tuple[Any, Any]                                    # images and labels: tensors, or arrays
 
 VALIDATION = 5000               # images held out of a real set, unless load() is told otherwise
 ANSWER_WITHIN = 10.0            # seconds for the first answer, every mirror and every name look-up included
@@ -74,7 +80,7 @@ _IDX_MD5 = {
         "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
     },
 }
-_failed = {}                    # (name, folder) -> why the download failed: asked once per process
+_failed: dict[tuple[str, str], str] = {}                    # (name, folder) -> why the download failed: asked once per process
 
 
 class _Absent(Exception):
@@ -95,16 +101,17 @@ class Split:
         Class numbers from 0.
     """
 
-    images: torch.Tensor
-    labels: torch.Tensor
+    images: Tensor
+    labels: Tensor
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Split({len(self):,} images of {_shape(self.images)} on {self.images.device})"
 
-    def batches(self, batch_size, generator=None, augment=None, drop_last=False):
+    def batches(self, batch_size: int, generator: torch.Generator | None = None, augment: Augment | None = None,
+                drop_last: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate once over the split in batches, each made by indexing the tensors.
 
         Parameters
@@ -143,7 +150,7 @@ class Split:
             images = self.images[pick]
             yield images if augment is None else augment(images, generator), self.labels[pick]
 
-    def to(self, device, memory_format=None):
+    def to(self, device: str | torch.device, memory_format: torch.memory_format | None = None) -> "Split":
         """The same split on another device, or in another memory format.
 
         Parameters
@@ -157,10 +164,9 @@ class Split:
         -------
         Split
         """
-        layout = {} if memory_format is None else {"memory_format": memory_format}
-        return Split(self.images.to(device, **layout), self.labels.to(device))
+        return Split(self.images.to(device, memory_format=memory_format), self.labels.to(device))
 
-    def subset(self, n):
+    def subset(self, n: int) -> "Split":
         """The first `n` images, as a view. A training split is in random order already.
 
         Parameters
@@ -218,18 +224,18 @@ class Data:
     test: Split
     full_train: Split
     num_classes: int
-    classes: tuple
-    mean: tuple
-    std: tuple
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     reason: str | None = None
 
     @property
-    def is_stand_in(self):
+    def is_stand_in(self) -> bool:
         """bool : Whether the set in use is not the one that was asked for."""
         return self.name != self.requested
 
     @property
-    def example(self):
+    def example(self) -> Tensor:
         """torch.Tensor, shape (B, C, H, W) : The first two training images, to run through a model."""
         return self.train.images[:2]
 
@@ -244,7 +250,7 @@ class Data:
         uses = (("train", "to learn from"), ("validation", "to choose by"), ("test", "to look at once"))
         return [(use, f"{len(getattr(self, use)):,}", _shape(self.train.images), what) for use, what in uses]
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [f"{_title(self.name)}: {self.num_classes} classes. {self.source}"]
         lines += [f"  {use:<11}{count:>7} × {shape}  {what}" for use, count, shape, what in self._rows()]
         if self.is_stand_in:
@@ -254,7 +260,7 @@ class Data:
 
     __repr__ = __str__
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         box = ""
         if self.is_stand_in:
             box = ('<div role="note" style="border:2px solid #d55e00;border-left-width:10px;padding:.6em 1em;'
@@ -270,7 +276,7 @@ class Data:
 
 # -------- the public calls
 
-def known():
+def known() -> tuple[str, ...]:
     """Names that :func:`load` takes.
 
     Returns
@@ -280,7 +286,8 @@ def known():
     return (*_REAL, *_MADE)
 
 
-def load(name, root=None, validation=None, device="cpu", stand_in=True):
+def load(name: str, root: str | os.PathLike[str] | None = None, validation: int | None = None, device: str | torch.device = "cpu",
+         stand_in: bool = True) -> Data:
     """Load a data set as tensors, or its stand-in where it cannot be had.
 
     The training images are put into one fixed random order (NumPy's ``RandomState(0)``), the same on every
@@ -358,7 +365,8 @@ def load(name, root=None, validation=None, device="cpu", stand_in=True):
     return _assemble(used, name, source, full, n, test, classes, mean, std, reason)
 
 
-def from_tensors(name, train, test, validation=None, num_classes=None, classes=None, device="cpu"):
+def from_tensors(name: str, train: Pair, test: Pair, validation: Pair | None = None, num_classes: int | None = None,
+                 classes: Iterable[str] | None = None, device: str | torch.device = "cpu") -> Data:
     """Make a :class:`Data` of your own images.
 
     Every split is standardised with the mean and standard deviation of `train` per channel; a channel that
@@ -411,17 +419,16 @@ def from_tensors(name, train, test, validation=None, num_classes=None, classes=N
         raise ValueError(f"classes has {len(classes)} names, num_classes={num_classes} wants as many.")
 
     n = len(labels)
-    variance, mean = torch.var_mean(images.double(), dim=(0, 2, 3), correction=0)
-    std = torch.where(variance > 0, variance.sqrt(), 1.0)
-    mean, std = tuple(mean.tolist()), tuple(std.tolist())
+    variances, means = torch.var_mean(images.double(), dim=(0, 2, 3), correction=0)
+    mean, std = tuple(means.tolist()), tuple(torch.where(variances > 0, variances.sqrt(), 1.0).tolist())
     held_out = splits.get("validation", (images[:0], labels[:0]))
     full = Split(_standardise(torch.cat([images, held_out[0]]), mean, std).to(device),
                  torch.cat([labels, held_out[1]]).to(device))
-    test = Split(_standardise(splits["test"][0], mean, std).to(device), splits["test"][1].to(device))
-    return _assemble(str(name), str(name), "Your own tensors.", full, n, test, classes, mean, std, None)
+    held_back = Split(_standardise(splits["test"][0], mean, std).to(device), splits["test"][1].to(device))
+    return _assemble(str(name), str(name), "Your own tensors.", full, n, held_back, classes, mean, std, None)
 
 
-def crop_flip(images, generator=None, padding=4, flip=True):
+def crop_flip(images: Tensor, generator: torch.Generator | None = None, padding: int = 4, flip: bool = True) -> Tensor:
     """Shift every image at random within a padded frame, and mirror half of them: for CIFAR.
 
     As torchvision's ``RandomCrop(size, padding)`` and ``RandomHorizontalFlip``, for a whole batch in one

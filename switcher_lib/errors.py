@@ -1,6 +1,7 @@
 """What can go wrong, by name. Every message says which argument, which value, and what to do."""
 
 import difflib
+from collections.abc import Iterable
 
 
 class SwitchError(RuntimeError):
@@ -23,7 +24,7 @@ class CertificateError(SwitchError):
     """The compacted network does not compute what the folded one computes."""
 
 
-def unknown_name(argument, value, known, kind):
+def unknown_name(argument: str, value: object, known: Iterable[str], kind: str) -> ValueError:
     """Build the ``ValueError`` for a name that is not known, with the nearest match if there is one.
 
     Parameters

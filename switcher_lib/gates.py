@@ -4,16 +4,20 @@ A gate is an ``nn.Module`` that maps scores of shape (n,) to factors of the same
 have nothing to learn. A gate's gradient where its factor is 0 decides whether a neuron can come back.
 """
 
+from collections.abc import Callable
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from switcher_lib.errors import unknown_name
+
+GateLike = str | Callable[[], nn.Module]    # a name, or what makes a gate
 
 
 class ReLU(nn.Module):
     """s = max(a, 0): unbounded; the gradient is 0 where the factor is 0."""
 
-    def forward(self, scores):
+    def forward(self, scores: Tensor) -> Tensor:
         """Return factors in [0, inf)."""
         return scores.relu()
 
@@ -29,11 +33,11 @@ class ReLUBatchNorm(nn.Module):
     The gate of the original implementation of arXiv:2110.05954 and arXiv:2103.15590, as far as it is known.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.norm = nn.BatchNorm1d(1)
 
-    def forward(self, scores):
+    def forward(self, scores: Tensor) -> Tensor:
         """Return factors in [0, inf)."""
         return self.norm(scores.reshape(-1, 1)).reshape(scores.shape).relu()
 
@@ -41,7 +45,7 @@ class ReLUBatchNorm(nn.Module):
 class ReLUTanh(nn.Module):
     """s = max(tanh(a), 0): bounded by 1, smooth above 0; the gradient is 0 where the factor is 0."""
 
-    def forward(self, scores):
+    def forward(self, scores: Tensor) -> Tensor:
         """Return factors in [0, 1)."""
         return scores.tanh().relu()
 
@@ -65,7 +69,7 @@ class Clamp(nn.Module):
     there is 0. The choice is ours.
     """
 
-    def forward(self, scores):
+    def forward(self, scores: Tensor) -> Tensor:
         """Return factors in [0, 1]."""
         return _Clamp.apply(scores)
 
@@ -77,7 +81,7 @@ class CentredClamp(Clamp):
     neither fill up nor die out as a whole. :class:`ReLUBatchNorm` without its division. The choice is ours.
     """
 
-    def forward(self, scores):
+    def forward(self, scores: Tensor) -> Tensor:
         """Return factors in [0, 1]."""
         return super().forward(scores - scores.mean() + 0.5)
 
@@ -103,7 +107,7 @@ class Step(nn.Module):
     Bengio et al. 2013, arXiv:1308.3432 (the straight-through estimator).
     """
 
-    def forward(self, scores):
+    def forward(self, scores: Tensor) -> Tensor:
         """Return factors in {0, 1}."""
         return _Step.apply(scores)
 
@@ -111,7 +115,7 @@ class Step(nn.Module):
 GATES = {"relu": ReLU, "relu_bn": ReLUBatchNorm, "relu_tanh": ReLUTanh, "clamp": Clamp, "clamp_centred": CentredClamp, "step": Step}
 
 
-def make(gate):
+def make(gate: GateLike) -> nn.Module:
     """Make a gate.
 
     Parameters

@@ -1,15 +1,18 @@
 """What Linear and Conv layers read, and what they make of constants: float64 values that are NaN where the input has a say."""
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 __all__ = ["SelectLinear", "constant_output"]
 
+Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
-def constant_output(module, const):
+
+def constant_output(module: nn.Linear | Conv, const: Tensor) -> Tensor:
     """Return the constants behind a Linear or Conv layer, given those in front of it.
 
     An output is constant where every input that it reads with a weight other than 0 is; a channel that is unknown at one
@@ -47,7 +50,7 @@ def constant_output(module, const):
     return out.index_copy(dim, known, told)
 
 
-def affine(module, x, weight, bias):
+def affine(module: nn.Linear | Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Apply a Linear or Conv layer to ``x`` with another weight and bias; ``x`` is already selected."""
     return F.linear(x, weight, bias) if isinstance(module, nn.Linear) else module._conv_forward(x, weight, bias)
 
@@ -68,32 +71,34 @@ class SelectLinear(nn.Linear):
         Whether the neurons have a bias.
     """
 
-    def __init__(self, index, out_features, bias=True):
+    index: Tensor
+
+    def __init__(self, index: Tensor, out_features: int, bias: bool = True) -> None:
         super().__init__(len(index), out_features, bias)
         self.register_buffer("index", index)
         self.chosen = nn.Identity()    # does nothing: a place for hooks that want what is read, not all that arrives
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """Return the neurons' outputs, shape (..., out_features), for all arriving features (..., anything)."""
         return F.linear(self.chosen(select(self, x)), self.weight, self.bias)
 
 
-def select(module, x):
+def select(module: nn.Module, x: Tensor) -> Tensor:
     """Return those features of ``x`` that a layer reads: all of them, but for :class:`SelectLinear`."""
     return x.index_select(-1, module.index) if isinstance(module, SelectLinear) else x
 
 
-def nowhere_known(const):
+def nowhere_known(const: Tensor) -> bool:
     """Return whether no entry is constant."""
     return bool((const.flatten()[:1] if not any(const.stride()) else const).isnan().all())
 
 
-def nothing_known(shape):
+def nothing_known(shape: Sequence[int]) -> Tensor:
     """Constants of an activation that has none: of any shape, and of no size in memory."""
     return torch.tensor(math.nan, dtype=torch.float64).expand(shape)
 
 
-def lay(vector, dim, shape):
+def lay(vector: Tensor, dim: int, shape: Sequence[int]) -> Tensor:
     """Lay a vector along one axis of a tensor of the given shape."""
     view = [1] * len(shape)
     view[dim] = -1

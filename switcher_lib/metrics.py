@@ -2,20 +2,24 @@
 
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 COUNTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+Name = TypeVar("Name")
+Counted = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
-def count_parameters(model):
+def count_parameters(model: nn.Module) -> int:
     """Return the number of parameters: biases and BatchNorm's γ and β included, buffers never; shared ones once."""
     return sum(p.numel() for p in model.parameters())
 
 
-def count_nonzero_weights(model):
+def count_nonzero_weights(model: nn.Module) -> int:
     """Return the number of weights other than 0 in Linear and Conv layers: what a pruned network's size is told in.
 
     Parameters
@@ -36,7 +40,7 @@ def count_nonzero_weights(model):
     return sum(int(torch.count_nonzero(w)) for w in _weights(model))
 
 
-def count_nonzero_parameters(model):
+def count_nonzero_parameters(model: nn.Module) -> int:
     """Return what :func:`count_parameters` does, but of Linear and Conv layers' weights only those other than 0.
 
     Parameters
@@ -53,12 +57,12 @@ def count_nonzero_parameters(model):
     return sum(int(torch.count_nonzero(p)) if p in weights else p.numel() for p in model.parameters())
 
 
-def _weights(model):
+def _weights(model: nn.Module) -> list[Tensor]:
     """Return the weights of the Linear and Conv layers, each once."""
     return list(dict.fromkeys(m.weight for m in model.modules() if isinstance(m, COUNTED)))
 
 
-def macs_per_weight(model, example):
+def macs_per_weight(model: nn.Module, example: Tensor) -> dict[str, int]:
     """Return how often each weight of the Linear and Conv layers is multiplied for one input.
 
     Parameters
@@ -74,15 +78,15 @@ def macs_per_weight(model, example):
         {parameter name: number of places}: 1 for a Linear layer on vectors, height × width of the output for a
         convolution. Times the weight's size that is the layer's multiply-accumulates (MACs); biases are not counted.
     """
-    names = {p: name for name, p in model.named_parameters()}
-    places = {}
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+    places: dict[str, int] = {}
     for module, here in _places(model, example):
         if module.weight in names:      # a computed weight is no parameter
             places[names[module.weight]] = places.get(names[module.weight], 0) + here
     return places
 
 
-def _places(model, example):
+def _places(model: nn.Module, example: Tensor) -> list[tuple[Counted, int]]:
     """Return (module, places) for each call of a Linear or Conv layer while the model runs on one input."""
     calls, hooks = [], []
     modes = {m: m.training for m in model.modules()}
@@ -105,7 +109,7 @@ def _places(model, example):
     return calls
 
 
-def count_macs(model, example):
+def count_macs(model: nn.Module, example: Tensor) -> int:
     """Return the multiply-accumulates (MACs, not FLOP) of Linear and Conv layers for one input.
 
     Parameters
@@ -146,12 +150,13 @@ class Latency:
     layout: str
     dtype: str
 
-    def __str__(self):
+    def __str__(self) -> str:
         return (f"{self.median:.3f} ms (quartiles {self.low:.3f} to {self.high:.3f}; batch {self.batch}, "
                 f"{self.threads} thread{'s' * (self.threads > 1)}, {self.layout}, {self.dtype}, {self.runs} runs)")
 
 
-def compare_latency(models, x, *, threads=1, runs=200, warmup=20):
+def compare_latency(models: Mapping[Name, nn.Module], x: Tensor, *, threads: int = 1, runs: int = 200,
+                    warmup: int = 20) -> dict[Name, Latency]:
     """Time several models on the same input, in turn, so that a drift of the machine meets all of them.
 
     Parameters
@@ -172,10 +177,10 @@ def compare_latency(models, x, *, threads=1, runs=200, warmup=20):
     dict of str to Latency
         One for each model.
     """
-    for name, value, least in (("threads", threads, 1), ("runs", runs, 3), ("warmup", warmup, 0)):
+    for argument, value, least in (("threads", threads, 1), ("runs", runs, 3), ("warmup", warmup, 0)):
         if not isinstance(value, int) or value < least:
-            raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
-    times = {name: [] for name in models}
+            raise ValueError(f"{argument}={value!r} must be an integer of at least {least}.")
+    times: dict[Name, list[float]] = {name: [] for name in models}
     before, modes = torch.get_num_threads(), {m: m.training for model in models.values() for m in model.modules()}
     torch.set_num_threads(threads)
     try:
@@ -193,14 +198,14 @@ def compare_latency(models, x, *, threads=1, runs=200, warmup=20):
         for module, mode in modes.items():
             module.training = mode
     layout = "channels-last" if x.ndim == 4 and not x.is_contiguous() else "contiguous"
-    result = {}
+    result: dict[Name, Latency] = {}
     for name, spent in times.items():
         low, median, high = statistics.quantiles(spent, n=4)
         result[name] = Latency(median, low, high, len(x), threads, runs, layout, str(x.dtype).removeprefix("torch."))
     return result
 
 
-def latency(model, x, *, threads=1, runs=200, warmup=20):
+def latency(model: nn.Module, x: Tensor, *, threads: int = 1, runs: int = 200, warmup: int = 20) -> Latency:
     """Time one model; see :func:`compare_latency`, which is the one to use for a ratio.
 
     Parameters
@@ -236,27 +241,27 @@ class Structure:
         Dense, and with what is off left out.
     """
 
-    sites: dict
-    parameters: tuple
-    macs: tuple
+    sites: dict[str, tuple[int, int]]
+    parameters: tuple[int, int]
+    macs: tuple[int, int]
 
     @property
-    def rows(self):
+    def rows(self) -> list[tuple[str, int, int, float]]:
         """Return the table's rows: (name, dense, on, fraction on)."""
         lines = [*self.sites.items(), ("parameters", self.parameters), ("MACs", self.macs)]
         return [(name, dense, on, on / dense) for name, (dense, on) in lines]
 
     @property
-    def compression(self):
+    def compression(self) -> float:
         """Dense parameters over those that remain, at least 1."""
         return self.parameters[0] / self.parameters[1]
 
-    def __str__(self):
+    def __str__(self) -> str:
         width = max(len(name) for name, *_ in self.rows)
         head = f"{'':{width}}  {'dense':>10}  {'on':>10}  {'on/dense':>8}"
         return "\n".join([head, *(f"{name:{width}}  {dense:>10,}  {on:>10,}  {part:>8.1%}" for name, dense, on, part in self.rows)])
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         body = "".join(f"<tr><th scope='row'>{name}</th><td>{dense:,}</td><td>{on:,}</td><td>{part:.1%}</td></tr>"
                        for name, dense, on, part in self.rows)
         return ("<table><thead><tr><th scope='col'>site</th><th scope='col'>dense</th><th scope='col'>on</th>"

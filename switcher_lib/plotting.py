@@ -4,9 +4,14 @@ import base64
 import html
 import io
 import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-import matplotlib as mpl
+import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
+from torch import Tensor
 
 # Okabe and Ito's palette, told apart by colour-blind readers too. A method keeps its colour in every chapter.
 COLORS = {
@@ -31,13 +36,13 @@ STYLE = {
     "axes.titlesize": 11.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.color": "#e6e6e6", "grid.linewidth": 0.8,
     "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.8, "figure.facecolor": "white",
-    "axes.prop_cycle": mpl.cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]),
+    "axes.prop_cycle": cycler(color=["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]),
 }
 
 
-def use_style():
+def use_style() -> None:
     """Make matplotlib draw in the book's style for the rest of the session; figures are shown by :func:`show` alone."""
-    mpl.rcParams.update(STYLE)
+    plt.style.use(STYLE)
     plt.ioff()
 
 
@@ -54,17 +59,17 @@ class Picture:
         Width in CSS pixels.
     """
 
-    def __init__(self, png, alt, width):
+    def __init__(self, png: bytes, alt: str, width: int) -> None:
         self.png, self.alt, self.width = png, alt, width
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         data = base64.b64encode(self.png).decode()
         tag = (f'<img src="data:image/png;base64,{data}" alt="{html.escape(self.alt, quote=True)}" width="{self.width}" '
                'style="max-width:100%;height:auto">')
         return {"text/html": tag, "text/plain": self.alt}
 
 
-def show(figure, alt):
+def show(figure: Figure, alt: str) -> Picture:
     """Close a matplotlib figure and return it as a :class:`Picture`: the last line of a cell.
 
     Parameters
@@ -108,13 +113,13 @@ class Table:
         If a row has not as many cells as there are headings.
     """
 
-    def __init__(self, head, rows):
+    def __init__(self, head: Iterable[object], rows: Iterable[Iterable[object]]) -> None:
         self.head, self.rows = list(map(str, head)), [list(map(str, row)) for row in rows]
         for row in self.rows:
             if len(row) != len(self.head):
                 raise ValueError(f"rows: {row} has {len(row)} cells, the head has {len(self.head)}.")
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         def cell(tag, text, scope=""):
             inside = html.escape(text).replace("\n", "<br/>")
             return f"<{tag}{scope} style='padding:.15em .45em;font-size:.9em'>{inside}</{tag}>"
@@ -125,7 +130,7 @@ class Table:
                 f"<tbody>{body}</tbody></table></div>")
         return {"text/html": page, "text/plain": str(self)}
 
-    def __str__(self):
+    def __str__(self) -> str:
         lines = [[cell.replace("\n", ", ") for cell in line] for line in (self.head, *self.rows)]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.head))]
         return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
@@ -143,19 +148,19 @@ class Remark:
         The sentence; shown as it is.
     """
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         self.text = text
 
-    def _repr_mimebundle_(self, include=None, exclude=None):
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         page = ("<p role='note' style='border-left:3px solid #D55E00;padding:.2em .7em'>"
                 f"{html.escape(self.text)}</p>")
         return {"text/html": page, "text/plain": self.text}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return self.text
 
 
-def as_told(claim, holds):
+def as_told(claim: str, holds: bool) -> None:
     """Hold a sentence of the text against what a cell has just measured, and show a remark where they disagree.
 
     What is trained comes out differently on other processors, with other numbers of threads and on stand-in data: a reader whose
@@ -176,7 +181,7 @@ def as_told(claim, holds):
                    "training finds; the text tells of the outputs on the published page."))
 
 
-def plus_minus(values, digits=2):
+def plus_minus(values: Iterable[float], digits: int = 2) -> str:
     """Return mean ± sample standard deviation as text that no line break parts.
 
     Parameters
@@ -194,6 +199,6 @@ def plus_minus(values, digits=2):
     return f"{mean:,.{digits}f}\u00a0±\u00a0{std:,.{digits}f}"
 
 
-def pixel_image(values, shape=(28, 28)):
+def pixel_image(values: Tensor, shape: Sequence[int] = (28, 28)) -> np.ndarray:
     """Reshape a vector of numbers, one for each pixel, to an image array for ``imshow``."""
     return values.detach().reshape(shape).cpu().numpy()

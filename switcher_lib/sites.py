@@ -6,11 +6,13 @@ sites: places in parameters that belong to each neuron, to be read, scaled and c
 
 import math
 import warnings
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from switcher_lib.errors import SwitchError, SwitchWarning
 from switcher_lib.wiring import CONV_MODULES, shared_parameters, trace
@@ -37,30 +39,30 @@ class Axis:
 
     name: str
     dim: int
-    positions: torch.Tensor
-    shape: tuple
+    positions: Tensor
+    shape: tuple[int, ...]
 
     @property
-    def length(self):
+    def length(self) -> int:
         """Size of the parameter along the axis."""
         return self.shape[self.dim]
 
     @property
-    def width(self):
+    def width(self) -> int:
         """How many of the parameter's numbers each neuron owns: the d of :meth:`read`."""
         return self.positions.shape[1] * math.prod(self.shape) // self.length
 
     @cached_property
-    def whole(self):
+    def whole(self) -> bool:
         """Whether position j is neuron j, for all positions: then nothing needs indexing."""
         return self.positions.shape == (self.length, 1) and bool((self.positions[:, 0] == torch.arange(self.length)).all())
 
     @cached_property
-    def ragged(self):
+    def ragged(self) -> bool:
         """Whether some neuron has fewer positions than others."""
         return bool((self.positions == self.length).any())
 
-    def read(self, params):
+    def read(self, params: Mapping[str, Tensor]) -> Tensor:
         """Return what each neuron owns of this parameter, shape (n, d), with 0 where it has less than others."""
         p = params[self.name].movedim(self.dim, 0)
         if not self.whole:
@@ -68,7 +70,7 @@ class Axis:
             p = p[self.positions.to(p.device)]
         return p.reshape(len(self.positions), -1)
 
-    def spread(self, s):
+    def spread(self, s: Tensor) -> Tensor:
         """Lay factors of shape (n,) out along the axis, shape (length,), with 1 where no neuron of the site is."""
         if self.whole:
             return s
@@ -76,7 +78,7 @@ class Axis:
         ones = s.new_ones(self.length + 1)    # the last one takes what only fills up
         return ones.index_put((positions,), s[:, None].expand(positions.shape))[:-1]
 
-    def scale(self, params, s):
+    def scale(self, params: Mapping[str, Tensor], s: Tensor) -> dict[str, Tensor]:
         """Return ``params`` with this axis multiplied by the factors ``s`` of shape (n,); the rest is shared."""
         p = params[self.name]
         shape = [1] * p.ndim
@@ -117,35 +119,35 @@ class Site:
     key: str
     path: str
     size: int
-    kind: str
-    own: tuple
-    incoming: tuple
-    outgoing: tuple
-    face: str = "incoming"
-    passed: tuple = ()
-    writers: tuple = ()
+    kind: Literal["neuron", "feature"]
+    own: tuple[Axis, ...]
+    incoming: tuple[Axis, ...]
+    outgoing: tuple[Axis, ...]
+    face: Literal["incoming", "outgoing"] = "incoming"
+    passed: tuple[Axis, ...] = ()
+    writers: tuple[str, ...] = ()
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int]:
         """Shape of the factors: (n,)."""
         return (self.size,)
 
     @property
-    def axes(self):
+    def axes(self) -> tuple[Axis, ...]:
         """Every parameter axis that this site's neurons occupy, each once."""
         return tuple({(a.name, a.dim): a for a in (*self.own, *self.incoming, *self.outgoing, *self.passed)}.values())
 
-    def rows(self, params):
+    def rows(self, params: Mapping[str, Tensor]) -> Tensor:
         """Return the neurons' incoming weights and biases, shape (n, fan_in + 1); features have none: (n, 0)."""
         if not self.own:
             return next(iter(params.values())).new_zeros(self.size, 0)
         return torch.cat([axis.read(params) for axis in self.own], dim=1)
 
-    def columns(self, params):
+    def columns(self, params: Mapping[str, Tensor]) -> Tensor:
         """Return the neurons' outgoing weights in all their readers, shape (n, fan_out)."""
         return torch.cat([axis.read(params) for axis in self.outgoing], dim=1)
 
-    def scale(self, params, s):
+    def scale(self, params: Mapping[str, Tensor], s: Tensor) -> dict[str, Tensor]:
         """Return ``params`` with this site's face multiplied by the factors ``s``.
 
         Parameters
@@ -168,16 +170,17 @@ class Site:
         if s.shape != (self.size,):
             raise ValueError(f"factors of {self.key!r} have shape {tuple(s.shape)}; this site has {self.size} neurons,"
                              f" so the shape must be ({self.size},).")
+        scaled = dict(params)
         for axis in self.face_axes:
-            params = axis.scale(params, s)
-        return params
+            scaled = axis.scale(scaled, s)
+        return scaled
 
     @property
-    def face_axes(self):
+    def face_axes(self) -> tuple[Axis, ...]:
         """What :meth:`scale` multiplies."""
         return self.incoming if self.face == "incoming" else self.outgoing
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Site({self.key!r}, size={self.size}, kind={self.kind!r}, face={self.face!r})"
 
 
@@ -202,19 +205,19 @@ class Connections:
     key: str
     path: str
     name: str
-    shape: tuple
-    kind: str = "connection"
+    shape: tuple[int, ...]
+    kind: Literal["connection"] = "connection"
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of connections."""
         return math.prod(self.shape)
 
-    def matrix(self, params):
+    def matrix(self, params: Mapping[str, Tensor]) -> Tensor:
         """Return the weight with a row for each neuron that it leads to, shape (n, d)."""
         return params[self.name].flatten(1)
 
-    def scale(self, params, s):
+    def scale(self, params: Mapping[str, Tensor], s: Tensor) -> dict[str, Tensor]:
         """Return ``params`` with this layer's weight multiplied by the factors ``s``, entry by entry.
 
         Parameters
@@ -239,11 +242,12 @@ class Connections:
                              "is one factor for each of its connections.")
         return {**params, self.name: params[self.name] * s}
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Connections({self.key!r}, shape={self.shape})"
 
 
-def count_on(sites, on, shapes):
+def count_on(sites: Sequence[Site | Connections], on: Mapping[str, Tensor],
+             shapes: Mapping[str, torch.Size]) -> dict[str, Tensor | int]:
     """Return how many entries of each parameter remain where its sites are on by ``on``.
 
     Parameters
@@ -262,21 +266,23 @@ def count_on(sites, on, shapes):
         them are. Differentiable in ``on``.
     """
     inside = {site.name: on[site.key] for site in sites if site.kind == "connection"}
-    along = {}      # (parameter, dim) -> how far each position is on
+    along: dict[tuple[str, int], Tensor] = {}      # (parameter, dim) -> how far each position is on
     for site in sites:
         for axis in site.axes if site.kind != "connection" else ():
             here = axis.spread(on[site.key])
             along[axis.name, axis.dim] = along[axis.name, axis.dim] * here if (axis.name, axis.dim) in along else here
-    counts = {}
+    counts: dict[str, Tensor | int] = {}
     for name, shape in shapes.items():
         if name in inside:
             counts[name] = inside[name].sum()
         else:
-            counts[name] = math.prod(along[name, dim].sum() if (name, dim) in along else length for dim, length in enumerate(shape))
+            on_along: list[Any] = [along[name, dim].sum() if (name, dim) in along else length for dim, length in enumerate(shape)]
+            counts[name] = math.prod(on_along)
     return counts
 
 
-def find_connections(model, *, convolutions=False, skip=()):
+def find_connections(model: nn.Module, *, convolutions: bool = False,
+                     skip: Collection[str] = ()) -> tuple[list[Connections], dict[str, str]]:
     """Find the layers whose connections can be switched one by one: all Linear layers, the last one too.
 
     Parameters
@@ -307,9 +313,12 @@ def find_connections(model, *, convolutions=False, skip=()):
     Han et al. 2021, arXiv:2103.15590 (connections of fully connected layers).
     """
     _check_skip(model, skip)
-    sites, refused, shared = [], {}, shared_parameters(model)
+    sites: list[Connections] = []
+    refused: dict[str, str] = {}
+    kinds: tuple[type[nn.Module], ...] = (nn.Linear, *CONV_MODULES) if convolutions else (nn.Linear,)
+    shared = shared_parameters(model)
     for path, module in model.named_modules():
-        if not isinstance(module, (nn.Linear, *(CONV_MODULES if convolutions else ()))):
+        if not isinstance(module, kinds):
             continue
         weight = dict(module.named_parameters(recurse=False)).get("weight")
         if path in skip:
@@ -329,7 +338,9 @@ def find_connections(model, *, convolutions=False, skip=()):
     return sites, refused
 
 
-def find_sites(model, example, *, face="incoming", switch_inputs=False, switch_flattened=False, tied=False, skip=()):
+def find_sites(model: nn.Module, example: Tensor, *, face: Literal["incoming", "outgoing"] = "incoming",
+               switch_inputs: bool = False, switch_flattened: bool = False, tied: bool = False,
+               skip: Collection[str] = ()) -> tuple[list[Site], dict[str, str]]:
     """Find where a model can be switched.
 
     Parameters
@@ -368,7 +379,8 @@ def find_sites(model, example, *, face="incoming", switch_inputs=False, switch_f
         raise ValueError(f"face={face!r} is not a face. Known: incoming, outgoing.")
     paths = _check_skip(model, skip)
     wiring = trace(model, example)
-    sites, refused = [], {}
+    sites: list[Site] = []
+    refused: dict[str, str] = {}
     for read in wiring.reads:
         if read.path in skip or not isinstance(paths[read.path], nn.Linear):
             continue
@@ -433,7 +445,7 @@ def _neuron_site(group, wiring, face):
                 tuple(producer.path for producer in writers))
 
 
-def _check_skip(model, skip):
+def _check_skip(model: nn.Module, skip: Collection[str]) -> dict[str, nn.Module]:
     """Return {path: module}, after a look at whether ``skip`` names modules only."""
     paths = dict(model.named_modules())
     for path in skip:

@@ -10,9 +10,10 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Real
+from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from switcher_lib.errors import SwitchError, SwitchWarning
 from switcher_lib.metrics import compare_latency
@@ -47,7 +48,13 @@ class SparseLinear(nn.Module):
         If an argument is not as described.
     """
 
-    def __init__(self, weight, bias=None, index=None, in_features=None):
+    crow_indices: Tensor
+    col_indices: Tensor
+    values: Tensor
+    bias: Tensor | None
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, index: Tensor | None = None,
+                 in_features: int | None = None) -> None:
         super().__init__()
         if not isinstance(weight, torch.Tensor) or weight.ndim != 2 or weight.dtype not in DTYPES:
             got = f"{tuple(weight.shape)} of {weight.dtype}" if isinstance(weight, torch.Tensor) else type(weight).__name__
@@ -73,7 +80,7 @@ class SparseLinear(nn.Module):
         self.register_buffer("values", csr.values().clone())
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
 
-    def forward(self, input):    # named as in nn.Linear, which it stands for
+    def forward(self, input: Tensor) -> Tensor:    # named as in nn.Linear, which it stands for
         """Return the neurons' outputs, shape (..., out_features), for inputs (..., in_features)."""
         rows = input.reshape(-1, input.shape[-1])
         bias = rows.new_zeros(self.out_features) if self.bias is None else self.bias
@@ -81,11 +88,11 @@ class SparseLinear(nn.Module):
         out = torch.addmm(bias[:, None].expand(-1, len(rows)), self._csr(), rows.t()).t()
         return out.reshape(*input.shape[:-1], self.out_features)
 
-    def to_dense(self):
+    def to_dense(self) -> Tensor:
         """Return the dense weight, shape (out_features, in_features)."""
         return self._csr().to_dense()
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         """Return what stands between the parentheses when the module is printed."""
         return (f"in_features={self.in_features}, out_features={self.out_features}, connections={len(self.values)}, "
                 f"bias={self.bias is not None}")
@@ -126,7 +133,7 @@ class LayerTimes:
     density: float
     dense: float
     csr: float
-    chosen: str
+    chosen: Literal["dense", "csr"]
 
 
 @dataclass(frozen=True)
@@ -146,24 +153,24 @@ class Sparsified:
     """
 
     model: nn.Module
-    layers: dict
+    layers: dict[str, LayerTimes]
     batch: int
     threads: int
     relative_error: float
 
     @property
-    def chosen(self):
+    def chosen(self) -> list[str]:
         """Return the paths of the layers that run as CSR."""
         return [path for path, times in self.layers.items() if times.chosen == "csr"]
 
-    def __str__(self):
+    def __str__(self) -> str:
         width = max([len("layer"), *map(len, self.layers)])
         lines = [f"{'layer':{width}}  {'density':>8}  {'dense':>10}  {'CSR':>10}  runs as"]
         lines += [f"{path:{width}}  {t.density:>8.1%}  {t.dense:>7.3f} ms  {t.csr:>7.3f} ms  {t.chosen}"
                   for path, t in self.layers.items()]
         return "\n".join([*lines, self._conditions])
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         body = "".join(f"<tr><th scope='row'>{path}</th><td>{t.density:.1%}</td><td>{t.dense:.3f}</td><td>{t.csr:.3f}</td>"
                        f"<td>{t.chosen}</td></tr>" for path, t in self.layers.items())
         return ("<table><thead><tr><th scope='col'>layer</th><th scope='col'>density</th><th scope='col'>dense, ms</th>"
@@ -176,7 +183,7 @@ class Sparsified:
                 f"{self.relative_error:.1e}")
 
 
-def sparsify(model, example, *, threads=1, runs=100, margin=0.1):
+def sparsify(model: nn.Module, example: Tensor, *, threads: int = 1, runs: int = 100, margin: float = 0.1) -> Sparsified:
     """Let surviving connections run as CSR where that is faster.
 
     Each Linear layer is timed on what arrives at it when ``example`` goes through the model, dense and as CSR in turn.
@@ -289,10 +296,10 @@ def _difference(model, sparse, example, y):
     except (AttributeError, RuntimeError) as error:
         raise SwitchError(f"{type(model).__name__} does not run with a SparseLinear in it ({error}); it uses one of its Linear "
                           "layers otherwise than by calling it.") from error
-    error = float((y - y_hat).abs().max() / y.abs().max()) if bool(y.any()) else float((y - y_hat).abs().max())
-    if not error <= torch.finfo(y.dtype).eps ** 0.5:
-        raise SwitchError(f"{type(model).__name__} computes something else with its weights in CSR: relative error {error:.1e}.")
-    return error
+    gap = float((y - y_hat).abs().max() / y.abs().max()) if bool(y.any()) else float((y - y_hat).abs().max())
+    if not gap <= torch.finfo(y.dtype).eps ** 0.5:
+        raise SwitchError(f"{type(model).__name__} computes something else with its weights in CSR: relative error {gap:.1e}.")
+    return gap
 
 
 @lru_cache(maxsize=None)

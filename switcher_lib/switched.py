@@ -1,18 +1,25 @@
 """A task network and the switcher that reads it: f(x; θ ⊙ s(θ))."""
 
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from switcher_lib import metrics, switchers
 from switcher_lib.errors import unknown_name
-from switcher_lib.sites import count_on, find_connections, find_sites
+from switcher_lib.gates import GateLike
+from switcher_lib.sites import Connections, Site, count_on, find_connections, find_sites
+from switcher_lib.switchers import Switcher
 from switcher_lib.layers import SelectLinear
 
 
 DEFAULT_SWITCHER = {"neuron": "row", "connection": "entry"}
 PRICES = ("parameters", "macs")
 TURNS = ("task", "switcher", "joint")
+LossFn = Callable[[Tensor, Tensor], Tensor]                               # from outputs and targets to a scalar
+Price = Literal["parameters", "macs"] | dict[str, int] | dict[str, float]
 
 
 class Switched(nn.Module):
@@ -81,9 +88,18 @@ class Switched(nn.Module):
     Han et al. 2021, arXiv:2110.05954 (neurons) and arXiv:2103.15590 (connections).
     """
 
-    def __init__(self, model, example, *, level="neuron", switcher=None, gate=None, face="incoming", switch_inputs=False,
-                 switch_flattened=False, convolutions=False, refresh="live", flow=False, noise=0.0, price="parameters", tied=False,
-                 skip=()):
+    model: nn.Module
+    switcher: Switcher
+    sites: list[Site] | list[Connections]
+    held: dict[str, Tensor] | None      # factors that are fixed from outside
+    _stale: dict[str, Tensor] | None    # factors of an earlier step
+
+    def __init__(self, model: nn.Module, example: Tensor, *, level: Literal["neuron", "connection"] = "neuron",
+                 switcher: str | Callable[..., Switcher] | None = None, gate: GateLike | None = None,
+                 face: Literal["incoming", "outgoing"] = "incoming", switch_inputs: bool = False,
+                 switch_flattened: bool = False, convolutions: bool = False, refresh: int | Literal["live"] = "live",
+                 flow: bool = False, noise: float = 0.0, price: Price = "parameters", tied: bool = False,
+                 skip: Collection[str] = ()) -> None:
         super().__init__()
         if level not in DEFAULT_SWITCHER:
             raise unknown_name("level", level, DEFAULT_SWITCHER, "level")
@@ -109,8 +125,8 @@ class Switched(nn.Module):
         self.level = level
         self.switcher = switchers.make(DEFAULT_SWITCHER[level] if switcher is None else switcher, self.sites, gate)
         self.refresh, self.flow, self.noise, self.price = refresh, flow, noise, price
-        self.held = None                    # factors that are fixed from outside, or None
-        self._stale, self._age = None, 0    # factors of an earlier step, and task steps taken since the first
+        self.held = None
+        self._stale, self._age = None, 0    # and task steps taken since the first
         self._macs = metrics.macs_per_weight(model, example)
         sizes = {name: p.numel() for name, p in model.named_parameters()}
         self.dense = sum(n * self._price_of(name) for name, n in sizes.items())
@@ -130,11 +146,11 @@ class Switched(nn.Module):
         for module, momentum in zip(norms, before):
             module.momentum = momentum
 
-    def params(self):
+    def params(self) -> dict[str, Tensor]:
         """Return the task network's parameters θ as {name: tensor}."""
         return dict(self.model.named_parameters())
 
-    def factors(self):
+    def factors(self) -> dict[str, Tensor]:
         """Return the factors {site.key: tensor of the site's shape} at the current θ, or the held ones; no buffer moves.
 
         In eval mode these are the structure; in training mode a gate that normalises uses the layer's own statistics.
@@ -149,16 +165,18 @@ class Switched(nn.Module):
         """Context in which no autocast rounds scores: what is off must be off in evaluation, too."""
         return torch.autocast(next(self.model.parameters()).device.type, enabled=False)
 
-    def scale(self, params, factors):
+    def scale(self, params: Mapping[str, Tensor], factors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return θ ⊙ s: the parameters {name: tensor} with every site's face multiplied by its factors."""
+        scaled = dict(params)
         for site in self.sites:
             if site.key not in factors:
                 raise ValueError(f"factors has no {site.key!r}; it needs one vector for each of "
                                  f"{[s.key for s in self.sites]}.")
-            params = site.scale(params, factors[site.key])
-        return params
+            scaled = site.scale(scaled, factors[site.key])
+        return scaled
 
-    def forward(self, x, y=None, loss_fn=None, *, turn=None, cost=0.0):
+    def forward(self, x: Tensor, y: Tensor | None = None, loss_fn: LossFn | None = None, *,
+                turn: Literal["task", "switcher", "joint"] | None = None, cost: float = 0.0) -> Tensor:
         """Return the scaled network's outputs for a batch of inputs, or the loss of the one whose turn it is.
 
         A wrapper such as ``DistributedDataParallel`` averages the gradients of what has run through its own ``forward``,
@@ -200,6 +218,8 @@ class Switched(nn.Module):
             return self._run(x, self._running_factors())
         if turn not in TURNS:
             raise unknown_name("turn", turn, TURNS, "turn")
+        if y is None or loss_fn is None:
+            raise ValueError(f"turn={turn!r} asks for a loss, which needs y and loss_fn.")
         if turn == "task":
             return self.task_loss(x, y, loss_fn)
         return (self.switcher_loss if turn == "switcher" else self.joint_loss)(x, y, loss_fn, cost)
@@ -273,7 +293,7 @@ class Switched(nn.Module):
 
     # -- the two losses of alternate learning
 
-    def task_loss(self, x, y, loss_fn):
+    def task_loss(self, x: Tensor, y: Tensor, loss_fn: LossFn) -> Tensor:
         """Return the loss that the task network descends. Only θ is to be stepped; the switcher's buffers stay.
 
         Parameters
@@ -285,7 +305,7 @@ class Switched(nn.Module):
         """
         return loss_fn(self._run(x, self._running_factors()), y) + self.switcher.penalty(self.params())
 
-    def switcher_loss(self, x, y, loss_fn, cost=0.0):
+    def switcher_loss(self, x: Tensor, y: Tensor, loss_fn: LossFn, cost: float = 0.0) -> Tensor:
         """Return the loss that the switcher descends: the task's own, plus ``cost`` times :meth:`cost`.
 
         θ gets no gradient, and the task network's buffers (BatchNorm's running statistics) stay as they were.
@@ -305,7 +325,7 @@ class Switched(nn.Module):
         loss = loss_fn(self._run(x, factors, params, _buffer_copies(self.model)), y)
         return loss + cost * self.cost(factors) if cost else loss
 
-    def joint_loss(self, x, y, loss_fn, cost=0.0):
+    def joint_loss(self, x: Tensor, y: Tensor, loss_fn: LossFn, cost: float = 0.0) -> Tensor:
         """Return the loss that both descend at once, where they do not take turns: factors at the current θ, with gradient.
 
         Both networks' buffers move. The task network's gradient flows back through the switcher to θ only with ``flow``.
@@ -325,7 +345,7 @@ class Switched(nn.Module):
         loss = loss_fn(self._run(x, factors), y) + self.switcher.penalty(params)
         return loss + cost * self.cost(factors) if cost else loss
 
-    def cost(self, factors=None):
+    def cost(self, factors: dict[str, Tensor] | None = None) -> Tensor:
         """Return how much of the model is on, as a fraction of its parameters, or of its MACs: of its ``price``.
 
         C = Σ over parameters of Π over the sites that touch it of p, over the dense count, where p is the switcher's
@@ -345,7 +365,7 @@ class Switched(nn.Module):
         on = self.switcher.p_on(self.factors() if factors is None else factors)
         return self.size(on) / self.dense
 
-    def size(self, on=None):
+    def size(self, on: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return what remains, in what ``price`` counts.
 
         Parameters
@@ -370,7 +390,7 @@ class Switched(nn.Module):
         with torch.no_grad(), evaluating(self):
             return {key: (s != 0).double() for key, s in self.factors().items()}
 
-    def count(self, on, macs=False):
+    def count(self, on: Mapping[str, Tensor], macs: bool = False) -> Tensor:
         """Return the number of parameters (or MACs for one input) that remain where neurons are on by ``on``.
 
         Parameters
@@ -393,7 +413,7 @@ class Switched(nn.Module):
 
     # -- holding the factors
 
-    def hold(self, factors):
+    def hold(self, factors: Mapping[str, Tensor]) -> None:
         """Fix the factors from outside, for example for a warm-up; :meth:`release` ends it.
 
         Parameters
@@ -405,22 +425,22 @@ class Switched(nn.Module):
         self._stale, self._age = None, 0
         self.held = {site.key: factors[site.key].detach().clone() for site in self.sites}
 
-    def hold_ones(self):
+    def hold_ones(self) -> None:
         """Fix all factors at 1: the task network as if it were alone."""
         device = next(self.model.parameters()).device
         self.hold({site.key: torch.ones(site.shape, device=device) for site in self.sites})
 
-    def freeze(self):
+    def freeze(self) -> None:
         """Fix the factors at what they are now, in eval mode: the structure is found."""
         self.release()
         with torch.no_grad(), evaluating(self):
             self.hold(self.factors())
 
-    def release(self):
+    def release(self) -> None:
         """Let the switcher decide again."""
         self.held, self._stale, self._age = None, None, 0
 
-    def structure(self):
+    def structure(self) -> metrics.Structure:
         """Return the :class:`~switcher_lib.metrics.Structure`: neurons (connections) in all and on, parameters, MACs."""
         on = self._on()
         ones = {key: torch.ones_like(s) for key, s in on.items()}
@@ -430,16 +450,16 @@ class Switched(nn.Module):
             macs=(int(self.count(ones, macs=True)), int(self.count(on, macs=True).round())),
         )
 
-    def get_extra_state(self):
+    def get_extra_state(self) -> dict[str, Any]:
         """Return what a checkpoint needs besides parameters and buffers."""
         return {"held": self.held, "stale": self._stale, "age": self._age}
 
-    def set_extra_state(self, state):
+    def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`get_extra_state` gave."""
         self.held, self._stale, self._age = state["held"], state["stale"], state["age"]
 
 
-def price_weights(price):
+def price_weights(price: Price) -> dict[str, float]:
     """Return {"parameters": weight, "macs": weight} of a price, or raise a ``ValueError``; see :class:`Switched`."""
     if isinstance(price, str) or not isinstance(price, dict):
         if price not in PRICES:
@@ -463,14 +483,14 @@ class evaluating:
         The module.
     """
 
-    def __init__(self, module):
+    def __init__(self, module: nn.Module) -> None:
         self.module = module
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self.modes = {m: m.training for m in self.module.modules()}
         self.module.eval()
 
-    def __exit__(self, *exception):
+    def __exit__(self, *exception: object) -> None:
         for module, mode in self.modes.items():
             module.training = mode
 

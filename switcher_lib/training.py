@@ -5,22 +5,29 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from os import PathLike
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD, Adam
+from torch.optim import SGD, Adam, Optimizer
 
-from switcher_lib.data import AUGMENTATIONS
+from switcher_lib.data import AUGMENTATIONS, Augment, Data, Split
 from switcher_lib.errors import DataError, TrainingStopped, unknown_name
 from switcher_lib.metrics import COUNTED
 from switcher_lib.progress import progress_bar
-from switcher_lib.switched import Switched, evaluating
+from switcher_lib.switched import LossFn, Switched, evaluating
+
+MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
+Network = TypeVar("Network", bound=nn.Module)
 
 
-def seed_everything(seed):
+def seed_everything(seed: int) -> None:
     """Seed PyTorch's global generator, from which models and switchers draw their first weights.
 
     Parameters
@@ -33,7 +40,7 @@ def seed_everything(seed):
     torch.manual_seed(seed)
 
 
-def task_step(net, x, y, optimizer, loss_fn=F.cross_entropy):
+def task_step(net: nn.Module, x: Tensor, y: Tensor, optimizer: Optimizer, loss_fn: LossFn = F.cross_entropy) -> Tensor:
     """Take one step of the task network; the switcher's parameters and buffers stay as they are.
 
     Parameters
@@ -55,7 +62,8 @@ def task_step(net, x, y, optimizer, loss_fn=F.cross_entropy):
     return _descend(net(x, y, loss_fn, turn="task"), optimizer)
 
 
-def switcher_step(net, x, y, optimizer, loss_fn=F.cross_entropy, cost=0.0):
+def switcher_step(net: nn.Module, x: Tensor, y: Tensor, optimizer: Optimizer, loss_fn: LossFn = F.cross_entropy,
+                  cost: float = 0.0) -> Tensor:
     """Take one step of the switcher; the task network's parameters and buffers stay as they are.
 
     Parameters
@@ -79,7 +87,8 @@ def switcher_step(net, x, y, optimizer, loss_fn=F.cross_entropy, cost=0.0):
     return _descend(net(x, y, loss_fn, turn="switcher", cost=cost), optimizer)
 
 
-def joint_step(net, x, y, task_optimizer, switcher_optimizer, loss_fn=F.cross_entropy, cost=0.0):
+def joint_step(net: nn.Module, x: Tensor, y: Tensor, task_optimizer: Optimizer, switcher_optimizer: Optimizer,
+               loss_fn: LossFn = F.cross_entropy, cost: float = 0.0) -> Tensor:
     """Take one step of both networks from one loss: what alternate learning is compared with.
 
     Parameters
@@ -103,7 +112,7 @@ def joint_step(net, x, y, task_optimizer, switcher_optimizer, loss_fn=F.cross_en
     return _descend(net(x, y, loss_fn, turn="joint", cost=cost), task_optimizer, switcher_optimizer)
 
 
-def _descend(loss, *optimizers):
+def _descend(loss: Tensor, *optimizers: Optimizer) -> Tensor:
     """Take one step of each optimizer down the loss; return the loss before it, detached."""
     for optimizer in optimizers:
         optimizer.zero_grad()
@@ -114,7 +123,7 @@ def _descend(loss, *optimizers):
     return loss.detach()
 
 
-def keep_zeros(model):
+def keep_zeros(model: Network) -> Network:
     """Keep every weight that is 0 at 0, whatever optimizer trains the model: its gradient is set to 0.
 
     For fine-tuning after connections were switched off, with a new optimizer: weight decay does nothing to a 0, but the
@@ -155,12 +164,12 @@ class Evaluation:
     size: int
 
     @property
-    def error(self):
+    def error(self) -> float:
         """Error rate in percent."""
         return 100 * (1 - self.accuracy)
 
 
-def evaluate(net, split, *, batch_size=2000, loss_fn=F.cross_entropy):
+def evaluate(net: nn.Module, split: Split, *, batch_size: int = 2000, loss_fn: LossFn = F.cross_entropy) -> Evaluation:
     """Evaluate a network in eval mode; a switched one with its factors at the current θ.
 
     Parameters
@@ -183,7 +192,7 @@ def evaluate(net, split, *, batch_size=2000, loss_fn=F.cross_entropy):
         raise DataError("split has no examples to evaluate on.")
     loss = correct = 0.0
     with torch.no_grad(), evaluating(net):
-        run = net
+        run: Callable[[Tensor], Tensor] = net
         if isinstance(net, Switched):    # once for the split, not for every batch
             run = partial(torch.func.functional_call, net.model, net.scale(net.params(), net.factors()))
         for x, y in split.batches(batch_size):
@@ -205,27 +214,27 @@ class History:
         ``validation_accuracy`` where there is a validation split, ``seconds`` (training alone, so far).
     """
 
-    records: list = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
 
     @property
-    def last(self):
+    def last(self) -> dict[str, Any]:
         """The last record."""
         return self.records[-1]
 
-    def column(self, name):
+    def column(self, name: str) -> list[Any]:
         """Return one entry of every record as a list."""
         return [record[name] for record in self.records]
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"History of {len(self.records)} epochs; last: {self.last}" if self.records else "History of 0 epochs"
 
 
-def cosine(t):
+def cosine(t: float) -> float:
     """Return the learning rate's factor at progress ``t`` in [0, 1]: from 1 down to 0 along a cosine."""
     return 0.5 * (1 + math.cos(math.pi * t))
 
 
-def constant(t):
+def constant(t: float) -> float:
     """Return 1 at any progress ``t``."""
     return 1.0
 
@@ -234,9 +243,13 @@ SCHEDULES = {"cosine": cosine, "constant": constant}
 PRECISIONS = ("float32", "bfloat16")
 
 
-def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, cost=0.0, task_optimizer=None,
-        stop_at=None, check_every=50, switcher_optimizer=None, schedule="cosine", loss_fn=F.cross_entropy, augment=None,
-        precision="float32", seed=0, checkpoint=None, progress=True):
+def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int = 64, every: int | Literal["epoch", "joint"] = 8,
+        warmup: int = 0, freeze: float = 0.0, cost: float | Callable[[float], float] = 0.0,
+        task_optimizer: MakeOptimizer | None = None, stop_at: int | None = None, check_every: int = 50,
+        switcher_optimizer: MakeOptimizer | None = None,
+        schedule: Literal["cosine", "constant"] | Callable[[float], float] = "cosine", loss_fn: LossFn = F.cross_entropy,
+        augment: Literal["crop_flip"] | Augment | None = None, precision: Literal["float32", "bfloat16"] = "float32",
+        seed: int = 0, checkpoint: str | PathLike[str] | None = None, progress: bool = True) -> History:
     """Train a switched network by alternate learning, or a plain one by itself.
 
     Parameters
@@ -306,7 +319,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
     Alternate learning of both networks on one loss: Han et al. 2021, arXiv:2110.05954 and arXiv:2103.15590. Switcher
     steps between single batches, the cost term and freezing are ours.
     """
-    split, validation = (data.train, data.validation) if hasattr(data, "train") else (data, None)
+    split, validation = (data.train, data.validation) if isinstance(data, Data) else (data, None)
     _check(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, cost=cost, stop_at=stop_at,
            check_every=check_every)
     if len(split) == 0:
@@ -323,20 +336,20 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                                 ("switcher_optimizer", switcher_optimizer, "parameters to an optimizer")):
         if value is not None and not isinstance(value, str) and not callable(value):
             raise TypeError(f"{name} is a {type(value).__name__}; it must be a function from {wanted}.")
-    rate = SCHEDULES.get(schedule, schedule) if isinstance(schedule, str) else schedule
+    rate = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
     change = AUGMENTATIONS[augment] if isinstance(augment, str) else augment
     weight = cost if callable(cost) else lambda t: cost
-    switched = isinstance(net, Switched)
+    switched = net if isinstance(net, Switched) else None
     if not switched and any(isinstance(module, Switched) for module in net.modules()):
         raise TypeError(f"net is a {type(net).__name__} around a switched network, whose two networks it would train as one. "
                         "Give the switched network itself; for several processes use task_step and switcher_step in your own loop.")
-    if switched and freeze and net.switcher.end > 1 - freeze:
+    if switched and freeze and switched.switcher.end > 1 - freeze:
         raise ValueError(f"freeze={freeze} fixes the structure at progress {1 - freeze:g}, before the switcher has made its last cut "
-                         f"(end={net.switcher.end}). Lower one of them.")
-    learns = switched and net.switcher.learns
-    task_model = net.model if switched else net
+                         f"(end={switched.switcher.end}). Lower one of them.")
+    task_model = switched.model if switched else net
     task = (task_optimizer or partial(SGD, lr=0.05, momentum=0.9, weight_decay=1e-4))(task_model.parameters())
-    switch = (switcher_optimizer or partial(Adam, lr=1e-3, fused=True))(net.switcher.parameters()) if learns else None
+    switch = (switcher_optimizer or partial(Adam, lr=1e-3, fused=True))(
+        switched.switcher.parameters()) if switched and switched.switcher.learns else None
     first_rates = [group["lr"] for group in task.param_groups]
     casting = partial(torch.autocast, split.images.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
     run = _Run(net, {"task": task, "switcher": switch}, History(), checkpoint,
@@ -345,9 +358,10 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                     **({"precision": precision} if precision != "float32" else {}),    # older checkpoints have neither
                     **({"augment": augment} if isinstance(augment, str) else {})))
     if switched:
-        plain = {name: value for name, value in vars(net.switcher).items()
+        plain = {name: value for name, value in vars(switched.switcher).items()
                  if isinstance(value, (int, float, str)) and name != "training"}
-        run.settings |= dict(refresh=net.refresh, flow=net.flow, noise=net.noise, price=net.price, switcher=plain)
+        run.settings |= dict(refresh=switched.refresh, flow=switched.flow, noise=switched.noise, price=switched.price,
+                             switcher=plain)
     start = run.resume()
     history = run.history
     frozen_from = round(epochs * (1 - freeze))
@@ -360,12 +374,12 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
             torch.manual_seed(seed * 1_000_003 + epoch)
             order = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
             if switched and epoch == 0 and warmup:
-                net.hold_ones()
+                switched.hold_ones()
             if switched and epoch == warmup and warmup:
-                net.release()
+                switched.release()
             if switched and epoch == frozen_from and freeze:
-                net.freeze()
-            alternating = learns and net.held is None
+                switched.freeze()
+            turns = switch if switched and switched.held is None else None    # the switcher's optimizer, while there are turns
             task_losses, switcher_losses, reached = [], [], False
             began = time.perf_counter()
             net.train()
@@ -375,27 +389,27 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
                 for group, lr in zip(task.param_groups, first_rates):
                     group["lr"] = lr * rate(t)
                 with casting():
-                    if alternating and every == "joint":
-                        switcher_losses.append(joint_step(net, x, y, task, switch, loss_fn, weight(t)))
+                    if turns and every == "joint":
+                        switcher_losses.append(joint_step(net, x, y, task, turns, loss_fn, weight(t)))
                         task_losses.append(switcher_losses[-1])
                     elif switched:
                         task_losses.append(task_step(net, x, y, task, loss_fn))
                     else:
                         task_losses.append(_descend(loss_fn(net(x), y), task))
-                    if alternating and isinstance(every, int) and (epoch * steps_per_epoch + i + 1) % every == 0:
-                        switcher_losses.append(switcher_step(net, x, y, switch, loss_fn, weight(t)))
+                    if turns and isinstance(every, int) and (epoch * steps_per_epoch + i + 1) % every == 0:
+                        switcher_losses.append(switcher_step(net, x, y, turns, loss_fn, weight(t)))
                 if switched:
-                    net.switcher.after_step(net, (epoch + (i + 1) / steps_per_epoch) / epochs)
+                    switched.switcher.after_step(switched, (epoch + (i + 1) / steps_per_epoch) / epochs)
                 if i % check_every == 0 or i == steps_per_epoch - 1:
                     _stop_if_hopeless(net, [*task_losses[-check_every:], *switcher_losses[-check_every:]], epoch, i, partial(weight, t))
-                    reached = switched and stop_at is not None and float(net.size()) <= stop_at
+                    reached = switched is not None and stop_at is not None and float(switched.size()) <= stop_at
                 bar.update()
                 if reached:
                     break
-            if alternating and every == "epoch" and not reached:
+            if turns and every == "epoch" and not reached:
                 for i, (x, y) in enumerate(split.batches(batch_size, generator=order, augment=change)):
                     with casting():
-                        switcher_losses.append(switcher_step(net, x, y, switch, loss_fn, weight((epoch + 1) / epochs)))
+                        switcher_losses.append(switcher_step(net, x, y, turns, loss_fn, weight((epoch + 1) / epochs)))
                     if i % check_every == 0 or i == steps_per_epoch - 1:
                         _stop_if_hopeless(net, switcher_losses[-check_every:], epoch, steps_per_epoch + i,
                                           partial(weight, (epoch + 1) / epochs))
@@ -405,7 +419,7 @@ def fit(net, data, epochs=20, *, batch_size=64, every=8, warmup=0, freeze=0.0, c
             record = dict(epoch=epoch + 1, task_loss=_mean(task_losses), switcher_loss=_mean(switcher_losses),
                           task_steps=epoch * steps_per_epoch + len(task_losses), switcher_steps=switcher_steps, seconds=seconds)
             if switched:
-                structure = net.structure()
+                structure = switched.structure()
                 record |= dict(on={key: on for key, (_, on) in structure.sites.items()}, parameters=structure.parameters[1])
             if validation is not None:
                 result = evaluate(net, validation, loss_fn=loss_fn)
@@ -471,10 +485,10 @@ class _Run:
     """A training run that can be left and taken up again."""
 
     net: torch.nn.Module
-    optimizers: dict
+    optimizers: dict[str, Optimizer | None]
     history: History
-    path: Path | None
-    settings: dict
+    path: str | PathLike[str] | None
+    settings: dict[str, Any]
 
     @property
     def _fingerprint(self):

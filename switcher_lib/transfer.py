@@ -6,15 +6,18 @@ reads the weights once and says which neurons stay within a budget of parameters
 """
 
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from switcher_lib.data import Data, Split
 from switcher_lib.progress import progress_bar
-from switcher_lib.sites import count_on
-from switcher_lib.switched import Switched
+from switcher_lib.sites import Site, count_on
+from switcher_lib.switched import LossFn, Switched
 from switcher_lib.switchers.base import Switcher
 from switcher_lib.switchers.row import check_scorer
 from switcher_lib.switchers.stats import STATISTICS, row_statistics
@@ -29,7 +32,10 @@ class Judge(nn.Module):
         Width of the MLP, at least 1.
     """
 
-    def __init__(self, hidden=32):
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, hidden: int = 32) -> None:
         super().__init__()
         check_scorer(hidden)
         self.body = nn.Sequential(nn.Linear(DESCRIPTION + 1, hidden), nn.ReLU())
@@ -40,7 +46,7 @@ class Judge(nn.Module):
         self.register_buffer("mean", torch.zeros(DESCRIPTION))
         self.register_buffer("std", torch.ones(DESCRIPTION))
 
-    def forward(self, description, share):
+    def forward(self, description: Tensor, share: float) -> tuple[Tensor, Tensor]:
         """Return scores (n,) and factors in [1/e², e²], shape (n,).
 
         Parameters
@@ -54,7 +60,7 @@ class Judge(nn.Module):
         h = self.body(torch.cat([seen, seen.new_full((len(seen), 1), math.log(share) + 1.5)], dim=1))
         return self.score(h).squeeze(-1), (2 * self.gain(h).squeeze(-1).tanh()).exp()
 
-    def on(self, budget):
+    def on(self, budget: int) -> Callable[..., "TransferSwitcher"]:
         """Return what makes this judge the switcher of a network.
 
         ``sl.Switched(model, example, switcher=judge.on(60_000), switch_inputs=True)``.
@@ -89,8 +95,9 @@ class TransferSwitcher(Switcher):
     """
 
     levels = ("neuron",)
+    sites: tuple[Site, ...]
 
-    def __init__(self, sites, judge, budget):
+    def __init__(self, sites: Sequence[Site], judge: Judge, budget: int) -> None:
         super().__init__(sites)
         if not isinstance(judge, Judge):
             raise ValueError(f"judge={judge!r} must be a Judge, such as learn_across() returns.")
@@ -98,11 +105,11 @@ class TransferSwitcher(Switcher):
             raise ValueError(f"budget={budget!r} must be an integer of at least 1.")
         self.judge, self.budget = judge, budget
 
-    def forward(self, params):
+    def forward(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: factors (n,)}."""
         return self.decide(describe(self.sites, params), params, self.budget)
 
-    def decide(self, description, params, budget, noise=0.0):
+    def decide(self, description: Tensor, params: Mapping[str, Tensor], budget: int, noise: float = 0.0) -> dict[str, Tensor]:
         """Return {site.key: factors (n,)} for the sites' neurons, described one below the other.
 
         Parameters
@@ -158,7 +165,7 @@ class TransferSwitcher(Switcher):
 DESCRIPTION = 2 * (STATISTICS - 3 + 2 * 2 + 3) + 3    # 41: what tells a neuron, twice, and what tells its layer
 
 
-def describe(sites, params):
+def describe(sites: Sequence[Site], params: Mapping[str, Tensor]) -> Tensor:
     """Describe neurons by what no permutation of neurons changes, in their own layer or in any other.
 
     Parameters
@@ -214,8 +221,9 @@ def _paths(sites, params):
     return [torch.stack([a, b, a + b], dim=1) for a, b in logs]
 
 
-def learn_across(networks, data, *, budgets=(0.05, 0.6), steps=1500, batch_size=128, lr=3e-3, noise=0.3, hidden=32,
-                 switch_inputs=True, loss_fn=F.cross_entropy, seed=0, progress=True):
+def learn_across(networks: Iterable[nn.Module], data: Data | Split, *, budgets: Sequence[float] = (0.05, 0.6), steps: int = 1500,
+                 batch_size: int = 128, lr: float = 3e-3, noise: float = 0.3, hidden: int = 32, switch_inputs: bool = True,
+                 loss_fn: LossFn = F.cross_entropy, seed: int = 0, progress: bool = True) -> Judge:
     """Learn one judge of neurons on trained networks, by their own loss, while they stay as they are.
 
     A step takes the next network, a random budget and a batch; the judge's structure for that budget scales the
@@ -274,7 +282,7 @@ def learn_across(networks, data, *, budgets=(0.05, 0.6), steps=1500, batch_size=
             raise ValueError(f"{name}={value!r} must be an integer of at least 1.")
     if not lr > 0 or not noise >= 0:
         raise ValueError(f"lr={lr!r} must be above 0 and noise={noise!r} at least 0.")
-    split = getattr(data, "train", data)
+    split = data.train if isinstance(data, Data) else data
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         judge = Judge(hidden)
@@ -283,7 +291,7 @@ def learn_across(networks, data, *, budgets=(0.05, 0.6), steps=1500, batch_size=
                 for model in networks]
         params = [{name: p.detach() for name, p in net.params().items()} for net in nets]
         dense = [sum(p.numel() for p in each.values()) for each in params]
-        described = [describe(net.sites, p) for net, p in zip(nets, params)]    # once: the networks do not change
+        described = [describe(net.switcher.sites, p) for net, p in zip(nets, params)]    # once: the networks do not change
         judge.mean.copy_(torch.cat(described).mean(0))
         judge.std.copy_(torch.cat(described).std(0) + 1e-3)
         optimizer = torch.optim.Adam(judge.parameters(), lr=lr)
@@ -295,7 +303,7 @@ def learn_across(networks, data, *, budgets=(0.05, 0.6), steps=1500, batch_size=
             share = math.exp(low + (high - low) * float(torch.rand(())))
             budget = max(1, round(share * dense[which]))
             batch = torch.randint(len(split), (batch_size,))
-            factors = net.switcher.decide(described[which], p, budget, noise)
+            factors = cast(TransferSwitcher, net.switcher).decide(described[which], p, budget, noise)
             loss = loss_fn(net._run(split.images[batch], factors, p), split.labels[batch])
             for group in optimizer.param_groups:
                 group["lr"] = lr * (1 - step / steps)

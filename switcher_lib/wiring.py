@@ -13,11 +13,13 @@ neurons are switched off (constant 0), which are constant otherwise, and what th
 import copy
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Number
+from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from switcher_lib.errors import SwitchError
@@ -54,7 +56,7 @@ CONV_MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORM_MODULES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def trace(model, example):
+def trace(model: nn.Module, example: Tensor) -> "Wiring":
     """Run labels and constants through a model, in eval mode, and return what they tell.
 
     Parameters
@@ -104,7 +106,7 @@ def trace(model, example):
 class Tracer(fx.Tracer):
     """Looks into every module but PyTorch's own, unchanged ones, whose behaviour is known."""
 
-    def is_leaf_module(self, module, path):
+    def is_leaf_module(self, module: nn.Module, path: str) -> bool:
         """Return whether a module is taken as a whole."""
         return isinstance(module, SelectLinear) or super().is_leaf_module(module, path)
 
@@ -128,9 +130,9 @@ class Flow:
     value: torch.Tensor
     label: torch.Tensor                # int64
     const: torch.Tensor                # float64, NaN where the value depends on the input
-    gates: frozenset = frozenset()     # of Gate
+    gates: frozenset[Gate] = frozenset()
 
-    def __post_init__(self):    # expanded tensors, which view() refuses although it takes the value
+    def __post_init__(self) -> None:    # expanded tensors, which view() refuses although it takes the value
         self.label = self.label.contiguous()
         self.const = nothing_known(self.const.shape) if nowhere_known(self.const) else self.const.contiguous()
 
@@ -149,7 +151,7 @@ class Producer:
 
     path: str
     labels: torch.Tensor                          # (n,)
-    gates: set = field(default_factory=set)       # of Gate, as found at the readers
+    gates: set[Gate] = field(default_factory=set)    # as found at the readers
 
 
 @dataclass(eq=False)
@@ -162,12 +164,12 @@ class Read:
     arriving: torch.Tensor    # the labels before a SelectLinear's choice
 
     @property
-    def of_input(self):
+    def of_input(self) -> bool:
         """Whether it reads the network's input."""
         return bool((self.labels == INPUT).all())
 
     @property
-    def flattened(self):
+    def flattened(self) -> bool:
         """Whether a neuron occupies more than one position here."""
         real = self.labels[self.labels > 0]
         return len(real) > len(real.unique())
@@ -200,27 +202,35 @@ class Wiring:
         What the model returned for the first two inputs of the example.
     """
 
-    def __init__(self, model, graph, example):
+    def __init__(self, model: nn.Module, graph: fx.Graph, example: Tensor) -> None:
         self.modules = dict(model.named_modules())
         self.order = {path: i for i, path in enumerate(self.modules)}
         self.buffers = {f"{path}.{name}" for path, module in self.modules.items() for name, _ in module.named_buffers(recurse=False)}
-        self.producers, self.reads, self.axes, self.fixed, self.through, self.opaque = {}, [], {}, {}, {}, {}
+        self.producers: dict[str, Producer] = {}
+        self.reads: list[Read] = []
+        self.axes: dict[tuple[str, int], Tensor] = {}
+        self.fixed: dict[int, str] = {}
+        self.through: dict[str, Tensor] = {}
+        self.opaque: dict[str, str] = {}
         self._parent = [NOBODY]            # union-find over labels: neurons that can only go together
         self._shared = shared_parameters(model)
-        self._behind = defaultdict(set)    # path of a gate -> gates in front of it, on the same neurons
-        self._meet = set()                 # pairs of gates whose neurons are multiplied with each other
-        self._cut, self._read_by_name, self._given = [], {}, None
+        self._behind: dict[str, set[str]] = defaultdict(set)    # path of a gate -> gates in front of it, on the same neurons
+        self._meet: set[frozenset[str]] = set()                 # pairs of gates whose neurons are multiplied with each other
+        self._cut: list[tuple[tuple[Flow, ...], int, str]] = []
+        self._read_by_name: dict[str, str] = {}
+        self._given: str | None = None
         self._run(graph, example)
 
     # -- questions that others ask
 
-    def root(self, labels):
+    def root(self, labels: Tensor) -> Tensor:
         """Return the labels with every group of tied neurons named by its lowest label."""
         return torch.where(labels > 0, self._roots[labels.clamp(min=0)], labels)
 
-    def groups(self):
+    def groups(self) -> list[list[Producer]]:
         """Return lists of producers whose neurons are tied to each other: most are alone."""
-        found, owner = [], {}
+        found: list[list[Producer]] = []
+        owner: dict[int, list[Producer]] = {}
         for producer in self.producers.values():
             roots = self.root(producer.labels).unique().tolist()
             mine = {id(owner[root]): owner[root] for root in roots if root in owner}
@@ -231,7 +241,7 @@ class Wiring:
         order = {path: i for i, path in enumerate(self.producers)}
         return [sorted(group, key=lambda p: order[p.path]) for group in found]
 
-    def refusal(self, group, face, tied=False):
+    def refusal(self, group: Sequence[Producer], face: str, tied: bool = False) -> tuple[str | None, str]:
         """Return (reason, advice) why the neurons of a group of producers cannot be switched; (None, "") if they can."""
         for root in self.root(torch.cat([p.labels for p in group])).unique().tolist():
             if root in self.fixed:
@@ -268,7 +278,7 @@ class Wiring:
             waiting += new
         return found
 
-    def places(self, name, dim, roots):
+    def places(self, name: str, dim: int, roots: Tensor) -> Tensor:
         """Return where neurons lie along an axis of a parameter.
 
         Parameters
@@ -293,7 +303,7 @@ class Wiring:
         at = first[:, None] + steps
         return torch.where(at < behind[:, None], order[at.clamp(max=len(along) - 1)], len(along))
 
-    def axes_of(self, roots):
+    def axes_of(self, roots: Tensor) -> list[tuple[str, int]]:
         """Return [(name, dim)] of all axes along which one of these neurons lies, in the order of the network."""
         found = {axis for root in roots.tolist() for axis in self._axes_by_root[root]}
         return sorted(found, key=self._axis_order.__getitem__)
@@ -711,7 +721,7 @@ class Wiring:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def map_flow(args, name):
+def map_flow(args: Any, name: str) -> Any:
     """Return nested arguments with every :class:`Flow` replaced by one of its tensors, and what is named by its value."""
     if isinstance(args, Flow):
         return getattr(args, name)
@@ -724,9 +734,9 @@ def map_flow(args, name):
     return args
 
 
-def shared_parameters(model):
+def shared_parameters(model: nn.Module) -> dict[str, str]:
     """Return {module path: parameter name} for modules whose parameter also belongs to another module."""
-    owners = {}
+    owners: dict[int, list[tuple[str, str]]] = {}
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             owners.setdefault(id(parameter), []).append((path, name))

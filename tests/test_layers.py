@@ -35,6 +35,9 @@ def imported(tree, name, is_package):
     package = name if is_package else name.rpartition(".")[0]
     found = set()
     for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []    # for annotations alone: never runs, so nothing depends on it
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -78,6 +81,8 @@ def test_imports_run_downward_only(path):
      ["switcher_lib.switched"]),
     ("switcher_lib.sites", "import switcher_lib", ["switcher_lib"]),
     ("switcher_lib.compaction", "from switcher_lib.training import fit\nimport torch", []),
+    ("switcher_lib.gates", "if TYPE_CHECKING:\n    from switcher_lib.training import fit", []),
+    ("switcher_lib.gates", "if TYPE_CHECKING:\n    pass\nelse:\n    from switcher_lib.training import fit", ["switcher_lib.training"]),
 ])
 def test_the_check_sees_every_way_to_import(name, source, wrong):
     assert wrong_imports(name, ast.parse(source), False) == wrong
@@ -175,6 +180,34 @@ def overrides(name, thing):
     module, _, kind = owner.rpartition(".")
     cls = getattr(importlib.import_module(module), kind, None) if module in public_modules() else None
     return inspect.isclass(cls) and any(hasattr(base, method) for base in cls.__mro__[1:])
+
+
+def untyped(thing):
+    """What a caller gives or gets that has no annotation."""
+    function = thing.__init__ if inspect.isclass(thing) else thing
+    if not inspect.isfunction(function) or not str(function.__module__).startswith("switcher_lib"):
+        return []    # another package's, or Python's own
+    signature = inspect.signature(function)
+    given = [p.name for p in signature.parameters.values() if p.name not in ("self", "cls") and p.annotation is p.empty]
+    return given + ["return"] * (signature.return_annotation is signature.empty)
+
+
+@pytest.mark.parametrize("name, thing", OBJECTS, ids=[name for name, _ in OBJECTS])
+def test_every_public_name_is_annotated(name, thing):
+    """That the annotations are right is mypy's to say: tests/test_packaging.py."""
+    assert untyped(thing) == []
+
+
+def test_the_check_sees_what_has_no_type():
+    class Half:
+        def __init__(self, a: int, *b):
+            pass
+
+    def whole(a: int, **b: int) -> None:
+        pass
+
+    Half.__init__.__module__ = whole.__module__ = "switcher_lib.planted"
+    assert untyped(Half) == ["b", "return"] and untyped(whole) == []
 
 
 def test_the_check_reads_numpydoc():

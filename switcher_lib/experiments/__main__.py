@@ -1,6 +1,7 @@
 """``python -m switcher_lib.experiments list | run NAME | table NAME | latency NAME``; NAME may be a JSON file of one's own."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from switcher_lib.errors import DataError, TrainingStopped
@@ -8,11 +9,11 @@ from switcher_lib.experiments.catalogue import EXPERIMENTS
 from switcher_lib.experiments.latency import measure
 from switcher_lib.experiments.results import Results
 from switcher_lib.experiments.runner import get, run
-from switcher_lib.experiments.specs import check_seeds, read_experiment
+from switcher_lib.experiments.specs import Experiment, check_seeds, read_experiment
 from switcher_lib.experiments.tables import table, text
 
 
-def seeds_of(text):
+def seeds_of(text: str) -> list[int]:
     """Parse the ``text`` 0-4 or 0,2,5."""
     first, dash, last = text.partition("-")
     try:
@@ -23,14 +24,14 @@ def seeds_of(text):
     return seeds
 
 
-def named(text):
+def named(text: str) -> tuple[str, Experiment]:
     """Return (name of the result file, experiment): from the catalogue, or from a file that ends in .json."""
     if text.endswith(".json"):
         return Path(text).stem, read_experiment(text)
     return text, get(text)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m switcher_lib.experiments", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)

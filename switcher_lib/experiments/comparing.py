@@ -2,7 +2,9 @@
 
 import math
 import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from switcher_lib.experiments.tables import Row
 
@@ -26,17 +28,17 @@ class Difference:
     p: float
 
     @property
-    def verdict(self):
+    def verdict(self) -> Literal["higher", "lower", "not settled"]:
         """``"higher"`` or ``"lower"`` where the interval leaves 0 out, else ``"not settled"``."""
         if abs(self.mean) <= self.half:
             return "not settled"
         return "higher" if self.mean > 0 else "lower"
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.mean:+.2f} ± {self.half:.2f}, {self.verdict}"
 
 
-def welch(a, b, level=0.95):
+def welch(a: Row | Iterable[float], b: Row | Iterable[float], level: float = 0.95) -> Difference:
     """Compare two methods whose runs have nothing to do with each other.
 
     Parameters
@@ -66,7 +68,7 @@ def welch(a, b, level=0.95):
     return _difference(mean_a - mean_b, variance, df, level)
 
 
-def paired(a, b, level=0.95):
+def paired(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> Difference:
     """Compare two methods whose runs belong together, one pair for each seed or each network.
 
     Parameters
@@ -107,7 +109,7 @@ def _difference(mean, variance, df, level):
     return Difference(mean, float(stdtrit(df, (1 + level) / 2)) * error, float(2 * stdtr(df, -abs(mean) / error)))
 
 
-def _of(runs, name):
+def _of(runs: Row | Iterable[float], name: str) -> tuple[float, float, int]:
     """Mean, its variance, and degrees of freedom."""
     if isinstance(runs, Row):
         (mean, std), count = runs.accuracy, len(runs.seeds)
@@ -119,7 +121,7 @@ def _of(runs, name):
     return mean, std**2 / count, count - 1
 
 
-def holm(ps, level=0.05):
+def holm(ps: Sequence[float], level: float = 0.05) -> list[bool]:
     """Tell which of several comparisons are settled, all mistakes together at most ``level``.
 
     Parameters

@@ -3,19 +3,23 @@
 import json
 import platform
 from dataclasses import asdict
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 from switcher_lib import data, models
 from switcher_lib.experiments.protocol import check
 from switcher_lib.experiments.results import Results, rebuild
+from switcher_lib.experiments.specs import Experiment
 from switcher_lib.metrics import compare_latency
 
 BATCHES = (1, 64)
 
 
-def measure(name, experiment, folder="results", runs=200):
+def measure(name: str, experiment: Experiment, folder: str | PathLike[str] = "results", runs: int = 200) -> list[dict[str, Any]]:
     """Time what each method and operating point ended with at seed 0, in turn with the dense network, on one CPU thread.
 
     Weights are random: time depends on the shape alone. No runner may be at work on the same results.
@@ -44,7 +48,7 @@ def measure(name, experiment, folder="results", runs=200):
     """
     with Results.locked(Path(folder) / f"{name}.json") as results:
         check(results, experiment, list(experiment.methods))
-        networks = {("dense network", None): models.make(experiment.model)}
+        networks: dict[tuple[str, int | None], nn.Module] = {("dense network", None): models.make(experiment.model)}
         networks |= {(r["method"], r.get("point")): rebuild(r, experiment) for r in results.runs
                      if r["seed"] == experiment.seeds[0] and "stopped" not in r and r.get("level", "neuron") == "neuron"}
         images = data.load(experiment.data).train.images

@@ -7,9 +7,10 @@ split, can look at the test split once only, and counts what is left itself.
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 
-from switcher_lib.experiments.results import at, count, follows, key, rebuild, unpack
-from switcher_lib.experiments.specs import priced
+from switcher_lib.experiments.results import Record, Results, at, count, follows, key, rebuild, unpack
+from switcher_lib.experiments.specs import Experiment, priced
 from switcher_lib.metrics import count_nonzero_parameters, count_parameters
 from switcher_lib.switched import price_weights
 
@@ -24,7 +25,7 @@ class ProtocolError(ValueError):
     """A result that breaks the rules of comparison was asked into a table."""
 
 
-def violations(record, experiment):
+def violations(record: Record, experiment: Experiment) -> list[str]:
     """Return every rule that a record breaks, in words.
 
     Parameters
@@ -94,7 +95,7 @@ def _smallest_batch(spec):
     return min(spec.get(part, {}).get("batch_size", 64) for part in ("fit", "pretrain", "finetune"))
 
 
-def check(results, experiment, methods):
+def check(results: Results, experiment: Experiment, methods: Sequence[str]) -> None:
     """Refuse results that may not stand in a table.
 
     Parameters

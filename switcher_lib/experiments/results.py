@@ -6,22 +6,27 @@ import json
 import os
 import warnings
 import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from switcher_lib import models
 from switcher_lib.compaction import compact
 from switcher_lib.errors import SwitchWarning
+from switcher_lib.experiments.specs import Experiment
 from switcher_lib.switched import Switched
 from switcher_lib.switchers import RandomSwitcher
 
 FORMAT = 1
+Record = dict[str, Any]    # of one run, as run_one makes it
 
 
 class Results:
@@ -40,25 +45,26 @@ class Results:
         If it cannot be read.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self.runs = []
+        self.runs: list[Record] = []
         if self.path.exists():
             try:
                 content = json.loads(self.path.read_text())
-                self.runs = content["runs"] if content["format"] == FORMAT else None
-                for record in self.runs or ():
+                runs = content["runs"] if content["format"] == FORMAT else None
+                for record in runs or ():
                     key(record), record["spec"]
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{self.path} is not a results file ({type(error).__name__}: {error}); move it away to start "
                                  "again.") from error
-            if self.runs is None:
+            if runs is None:
                 raise ValueError(f"{self.path} has format {content['format']!r}; this version reads {FORMAT}. Use the version "
                                  "that wrote it, or move it away to start again.")
+            self.runs = runs
 
     @classmethod
     @contextmanager
-    def locked(cls, path):
+    def locked(cls, path: str | os.PathLike[str]) -> Iterator["Results"]:
         """Open for writing: nobody else can, until the ``with`` block or the process ends, however it ends.
 
         Parameters
@@ -90,7 +96,7 @@ class Results:
         finally:
             lock.release()
 
-    def find(self, method, point=None, seed=0, spec=None):
+    def find(self, method: str, point: int | None = None, seed: int = 0, spec: dict[str, Any] | None = None) -> Record | None:
         """Return the record of a method, operating point and seed, or None.
 
         Parameters
@@ -109,7 +115,7 @@ class Results:
                 return record
         return None
 
-    def add(self, record):
+    def add(self, record: Record) -> None:
         """Add a record, in place of an older one of the same method, point and seed, and write the file atomically."""
         runs = [r for r in self.runs if key(r) != key(record)] + [record]
         runs.sort(key=lambda r: (r["method"], r.get("point") or 0, r["seed"]))
@@ -117,7 +123,7 @@ class Results:
         self.write(f'{{"format": {FORMAT}, "runs": [\n{lines}\n]}}\n'.encode(), self.path)
         self.runs = runs
 
-    def write(self, content, path):
+    def write(self, content: bytes, path: Path) -> None:
         """Write a file beside the results so that it is whole or as it was before.
 
         Parameters
@@ -145,16 +151,16 @@ class Results:
         finally:
             part.unlink(missing_ok=True)
 
-    def of(self, method, point=None):
+    def of(self, method: str, point: int | None = None) -> list[Record]:
         """Return the records of one method (at one operating point), in the order of their seeds, without those that stopped."""
         return [r for r in self.runs if key(r)[:2] == (method, point) and "stopped" not in r]
 
-    def stopped(self, method, point=None):
+    def stopped(self, method: str, point: int | None = None) -> list[Record]:
         """Return the records of runs that training itself stopped: ``stopped`` is the reason."""
         return [r for r in self.runs if key(r)[:2] == (method, point) and "stopped" in r]
 
 
-def beside(file, folder=None):
+def beside(file: str, folder: str | os.PathLike[str] | None = None) -> Path | None:
     """Return the path of a file of results, or None where it is not there.
 
     Parameters
@@ -168,23 +174,23 @@ def beside(file, folder=None):
     return next((path for path in (Path(one) / file for one in folders) if path.exists()), None)
 
 
-def key(record):
+def key(record: Record) -> tuple[str, int | None, int]:
     """Return (method, point, seed)."""
     return record["method"], record.get("point"), record["seed"]
 
 
-def at(point):
+def at(point: int | None) -> str:
     """Return how a ``point`` is told behind a method's name: " at 20,000", or nothing."""
     return "" if point is None else f" at {point:,}"
 
 
-def follows(record, source):
+def follows(record: Record, source: Record) -> bool:
     """Return whether a record took its counts, or its structure, over from the record ``source`` as that is now."""
     part = "mask" if "same_structure_as" in record["spec"] and "mask" in record and "mask" in source else "sites"
     return record[part] == source[part]
 
 
-def differences(old, new, path=""):
+def differences(old: object, new: object, path: str = "") -> str:
     """Return in words where two specifications differ.
 
     Parameters
@@ -201,12 +207,12 @@ def differences(old, new, path=""):
     return "; ".join(parts)
 
 
-def pack(mask):
+def pack(mask: Tensor) -> str:
     """Return a mask of zeros and ones as a short text."""
     return base64.b64encode(zlib.compress(np.packbits(mask.detach().bool().cpu().numpy().ravel()).tobytes(), 9)).decode()
 
 
-def unpack(text, shape):
+def unpack(text: str, shape: Sequence[int]) -> Tensor:
     """Return the mask (float32, zeros and ones) of a text that :func:`pack` made."""
     bits = np.unpackbits(np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.uint8), count=prod(shape))
     return torch.from_numpy(bits.astype(np.float32)).reshape(shape)
@@ -216,7 +222,7 @@ def unpack(text, shape):
 WHERE = ("level", "face", "switch_inputs", "switch_flattened", "convolutions", "tied", "skip")
 
 
-def count(record, experiment):
+def count(record: Record, experiment: Experiment) -> int:
     """Count the parameters of the structure that a run ended with, by its masks: quick, for tables.
 
     Parameters
@@ -236,7 +242,7 @@ def count(record, experiment):
     return int(net.count(_on(record, net)).round())
 
 
-def rebuild(record, experiment):
+def rebuild(record: Record, experiment: Experiment) -> nn.Module:
     """Build a plain network of the shape that a run ended with, on random weights: to count it exactly, or to time it.
 
     Parameters

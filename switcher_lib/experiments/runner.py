@@ -7,12 +7,15 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import joblib
 import torch
+from torch import Tensor, nn
 from torch.optim import SGD, Adam
 
 from switcher_lib import data as data_module
@@ -22,9 +25,9 @@ from switcher_lib.errors import DataError, TrainingStopped, unknown_name
 from switcher_lib.experiments import transfer
 from switcher_lib.experiments.catalogue import EXPERIMENTS
 from switcher_lib.experiments.protocol import ProtocolError
-from switcher_lib.experiments.results import WHERE, Results, at, beside, differences, follows, key, pack, unpack
+from switcher_lib.experiments.results import WHERE, Record, Results, at, beside, differences, follows, key, pack, unpack
 from switcher_lib.experiments.specs import Experiment, check_seeds, priced, ramp
-from switcher_lib.experiments.tables import table
+from switcher_lib.experiments.tables import Row, table
 from switcher_lib.metrics import count_macs, count_nonzero_parameters, count_nonzero_weights, macs_per_weight
 from switcher_lib.progress import progress_bar
 from switcher_lib.switched import Switched
@@ -34,7 +37,7 @@ from switcher_lib.training import evaluate, fit, keep_zeros, seed_everything
 NOTHING = "there is no structure to take over: "    # how the reason begins why a run stopped that depends on another
 
 
-def get(name):
+def get(name: str | Experiment) -> Experiment:
     """Return the :class:`Experiment` of a name.
 
     Parameters
@@ -49,7 +52,7 @@ def get(name):
     return EXPERIMENTS[name]
 
 
-def load(name, folder="results"):
+def load(name: str, folder: str | os.PathLike[str] = "results") -> Results:
     """Return the :class:`Results` of an experiment.
 
     Parameters
@@ -63,7 +66,7 @@ def load(name, folder="results"):
     return Results(Path(folder) / f"{name}.json")
 
 
-def stored(name, methods=None):
+def stored(name: str, methods: Iterable[str] | None = None) -> tuple[Results | None, dict[str, dict[int | None, Row]]]:
     """Read an experiment's committed results for a page: what keeps the rules of comparison, and no more.
 
     Parameters
@@ -96,7 +99,7 @@ def stored(name, methods=None):
     return results, found
 
 
-def complete(results, experiment, methods):
+def complete(results: Results, experiment: Experiment, methods: Iterable[str]) -> dict[str, dict[int | None, Row]]:
     """Return {method: {operating point: :class:`Row`}} of the methods whose runs are all there and keep the rules of comparison.
 
     Parameters
@@ -119,8 +122,9 @@ def complete(results, experiment, methods):
     return found
 
 
-def run(name, seeds=None, methods=None, jobs=1, folder="results", threads=None, *, experiment=None, dask=None, device="cpu",
-        redo=False, progress=True):
+def run(name: str, seeds: Iterable[int] | None = None, methods: Sequence[str] | None = None, jobs: int = 1,
+        folder: str | os.PathLike[str] = "results", threads: int | None = None, *, experiment: Experiment | None = None,
+        dask: str | None = None, device: str = "cpu", redo: bool = False, progress: bool = True) -> Results:
     """Run what is missing of an experiment.
 
     What takes longest, the training of a plain network, by itself or before a search, is kept after every epoch in a
@@ -191,6 +195,8 @@ def run(name, seeds=None, methods=None, jobs=1, folder="results", threads=None, 
             if experiment.source(*task) not in todo:
                 _needed(experiment, results, task)    # says now what would be missing then
         bar = progress_bar(len(todo), name, progress)
+        work: Any
+        calls: list[tuple[Any, ...]]
         with _workers(jobs, dask) if todo else nullcontext() as work:
             started = {_file("pretrain", experiment, task): task for task in todo if "pretrain" in experiment.spec(*task[:2])}
             calls = [(pretrain_one, experiment, *task, threads, checkpoints, device) for task in started.values()]
@@ -296,7 +302,8 @@ def _file(part, experiment, task):
     return f"{part}-{hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]}.pt"
 
 
-def pretrain_one(experiment, method, point, seed, threads, checkpoints, device):
+def pretrain_one(experiment: Experiment, method: str, point: int | None, seed: int, threads: int, checkpoints: Path | None,
+                 device: str) -> None:
     """Train what a task and maybe others start from, and leave it as a checkpoint.
 
     Parameters
@@ -321,7 +328,8 @@ def _threads(number):
         torch.set_num_threads(before)
 
 
-def run_one(experiment, method, point=None, seed=0, threads=1, other=None, checkpoints=None, device="cpu"):
+def run_one(experiment: str | Experiment, method: str, point: int | None = None, seed: int = 0, threads: int = 1,
+            other: Record | None = None, checkpoints: Path | None = None, device: str = "cpu") -> tuple[Record, dict[str, bytes]]:
     """Run one method at one operating point with one seed.
 
     Parameters
@@ -368,7 +376,7 @@ def _stopped(experiment, method, point, seed, threads, why):
                 torch=torch.__version__, python=platform.python_version(), commit=_commit())
 
 
-def searching(spec, model, example, seed):
+def searching(spec: dict[str, Any], model: nn.Module, example: Tensor, seed: int) -> tuple[Switched, dict[str, Any]]:
     """Return what a specification of kind ``"switched"`` searches with.
 
     Parameters

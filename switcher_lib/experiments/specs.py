@@ -2,8 +2,11 @@
 
 import inspect
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch.optim import SGD, Adam
@@ -13,7 +16,7 @@ from switcher_lib import models
 from switcher_lib.data import AUGMENTATIONS
 from switcher_lib.errors import unknown_name
 from switcher_lib.gates import GATES
-from switcher_lib.switched import DEFAULT_SWITCHER, Switched, price_weights
+from switcher_lib.switched import DEFAULT_SWITCHER, Price, Switched, price_weights
 from switcher_lib.switchers import SWITCHERS
 from switcher_lib.switchers.magnitude import SCOPES
 from switcher_lib.training import PRECISIONS, SCHEDULES, _check, fit
@@ -86,14 +89,14 @@ class Experiment:
     question: str
     model: str
     data: str
-    methods: dict
-    seeds: tuple = (0, 1, 2, 3, 4)
+    methods: dict[str, dict[Any, Any]]
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     epochs: int | None = None
-    controls: tuple = ()
+    controls: tuple[str, ...] = ()
     curve: bool = False
     tuning: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value, known, kind in (("model", self.model, models.known(), "model"),
                                          ("data", self.data, data_module.known(), "data set")):
             if value not in known:
@@ -135,17 +138,17 @@ class Experiment:
             if source["kind"] != "switched":
                 raise ValueError(f"{where}: {part}={other!r} is plain and has no structure to take over.")
 
-    def points(self, method):
+    def points(self, method: str) -> tuple[int | None, ...]:
         """Return a method's operating points; (None,) if it has none."""
         spec = self.methods[method]
         return (None,) if "kind" in spec else tuple(spec)
 
-    def spec(self, method, point=None):
+    def spec(self, method: str, point: int | None = None) -> dict[str, Any]:
         """Return the specification of a method at an operating point."""
         spec = self.methods[method]
         return spec if "kind" in spec else spec[point]
 
-    def source(self, method, point=None, seed=0):
+    def source(self, method: str, point: int | None = None, seed: int = 0) -> tuple[str, int | None, int] | None:
         """Return the (method, point, seed) whose result a task takes its structure or counts from, or None.
 
         Parameters
@@ -161,13 +164,14 @@ class Experiment:
         other = spec.get("same_count_as") or spec.get("same_structure_as")
         return None if other is None else (other, point if point in self.points(other) else None, seed)
 
-    def tasks(self, methods=None, seeds=None):
+    def tasks(self, methods: Iterable[str] | None = None,
+              seeds: Iterable[int] | None = None) -> list[tuple[str, int | None, int]]:
         """Return every (method, point, seed), for some methods and seeds or for all."""
         return [(method, point, seed) for seed in (self.seeds if seeds is None else seeds)
                 for method in (methods or self.methods) for point in self.points(method)]
 
 
-def check_spec(spec, where, model="lenet_300_100"):
+def check_spec(spec: Any, where: str, model: str = "lenet_300_100") -> None:
     """Check a specification by itself, before anything is trained.
 
     Parameters
@@ -333,7 +337,7 @@ def _check_noise(where, part, noise):
         raise ValueError(f"{where}: {part}={noise!r} must be a number of at least 0.")
 
 
-def check_seeds(seeds):
+def check_seeds(seeds: Any) -> None:
     """Check that ``seeds`` are different integers of at least 0, one or more; else raise a ``ValueError``."""
     good = isinstance(seeds, (tuple, list, range)) and all(type(seed) is int and seed >= 0 for seed in seeds)
     if not good or not seeds or len(set(seeds)) < len(seeds):
@@ -360,13 +364,13 @@ def _needs(where, what, given, meaning, needed):
             raise ValueError(f"{where}: the {what} has no {name!r}{f' ({meaning[name]})' if name in meaning else ''}.")
 
 
-def priced(price):
+def priced(price: Price) -> str:
     """Say in words what an operating point counts: of a price as in :class:`~switcher_lib.Switched`."""
     weights = {unit: weight for unit, weight in price_weights(price).items() if weight}
     return " + ".join(UNITS[unit] if weight == 1 else f"{weight:g} · {UNITS[unit]}" for unit, weight in weights.items())
 
 
-def read_experiment(path):
+def read_experiment(path: str | PathLike[str]) -> Experiment:
     """Read an experiment of one's own from a JSON file.
 
     Parameters
@@ -398,13 +402,15 @@ def read_experiment(path):
     if isinstance(content["methods"], dict):    # JSON's keys are texts, an operating point is a number
         content["methods"] = {name: {int(point) if point.isdecimal() else point: one for point, one in spec.items()}
                               if isinstance(spec, dict) else spec for name, spec in content["methods"].items()}
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in content.items()}
     try:
-        return Experiment(**{name: tuple(value) if isinstance(value, list) else value for name, value in content.items()})
+        return Experiment(**fields)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def ramp(start, end, until, begin=0.0, shape="linear"):
+def ramp(start: float, end: float, until: float, begin: float = 0.0,
+         shape: Literal["linear", "exponential"] = "linear") -> Callable[[float], float]:
     """Return a weight λ that goes from ``start`` at progress ``begin`` to ``end`` at progress ``until`` and then stays.
 
     Parameters

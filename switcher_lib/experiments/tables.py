@@ -2,10 +2,12 @@
 
 import math
 import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from switcher_lib.experiments.protocol import check
-from switcher_lib.experiments.results import at
+from switcher_lib.experiments.results import Results, at
+from switcher_lib.experiments.specs import Experiment
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,17 @@ class Row:
 
     method: str
     point: int | None
-    seeds: tuple
-    accuracy: tuple
-    off: tuple
-    off_at_start: tuple
-    parameters: tuple
-    macs: tuple
-    seconds: tuple
-    stopped: tuple = ()
+    seeds: tuple[int, ...]
+    accuracy: tuple[float, float]
+    off: tuple[float, float]
+    off_at_start: tuple[float, float]
+    parameters: tuple[float, float]
+    macs: tuple[float, float]
+    seconds: tuple[float, float]
+    stopped: tuple[int, ...] = ()
 
 
-def table(results, methods=None, experiment=None):
+def table(results: Results, methods: Iterable[str] | None = None, experiment: Experiment | None = None) -> list[Row]:
     """Return one :class:`Row` for each method and operating point.
 
     Parameters
@@ -93,14 +95,14 @@ def _off(on, run):
     return 100 * (1 - sum(on.get(key, math.nan) for key in hidden) / sum(hidden.values())) if hidden else 0.0
 
 
-def mean_std(values):
+def mean_std(values: Sequence[float]) -> tuple[float, float]:
     """Return mean and sample standard deviation of ``values`` (0 for a single one; NaN if there is none or one is not known)."""
     if not values or any(map(math.isnan, values)):
         return math.nan, math.nan
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def text(rows):
+def text(rows: Sequence[Row]) -> str:
     """Return the rows as an aligned table."""
     labels = [row.method + at(row.point) for row in rows]
     width = max((len(label) for label in labels), default=6)

@@ -8,8 +8,10 @@ once in a process and then remembered.
 import json
 import time
 from functools import lru_cache, partial
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.optim import SGD
 
 from switcher_lib import data as data_module
@@ -17,7 +19,7 @@ from switcher_lib import models
 from switcher_lib.experiments.specs import Experiment
 from switcher_lib.switched import Switched
 from switcher_lib.switchers import BudgetSwitcher, MagnitudeSwitcher
-from switcher_lib.training import fit, seed_everything
+from switcher_lib.training import History, fit, seed_everything
 from switcher_lib.transfer import learn_across
 
 
@@ -29,7 +31,7 @@ class _Coin(BudgetSwitcher):
         return {site.key: torch.rand(site.size) for site in self.sites}
 
 
-def cut(spec, model, data, example, seed, tuning):
+def cut(spec: dict[str, Any], model: str, data: str, example: Tensor, seed: int, tuning: bool) -> tuple[Switched, History, float]:
     """Return a trained network, switched by what a ``transfer`` specification names, with its factors held.
 
     Parameters
@@ -71,7 +73,8 @@ def cut(spec, model, data, example, seed, tuning):
     return net, history, seconds
 
 
-def trained(model, data, options, settings, sgd, seed, tuning):
+def trained(model: str, data: str, options: dict[str, Any], settings: dict[str, Any], sgd: dict[str, Any], seed: int,
+            tuning: bool) -> tuple[nn.Module, History]:
     """Return a network of one's own, trained by :func:`switcher_lib.fit`, and the history; each is trained once in a process.
 
     Parameters

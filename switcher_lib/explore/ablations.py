@@ -1,11 +1,14 @@
 """Question the ablation table: two variants, seed by seed; and train them, where a kernel is."""
 
 from functools import partial
+from os import PathLike
+from typing import Any
 
 import torch
 import traitlets
 
-from ..experiments import EXPERIMENTS, paired
+from ..data import Data
+from ..experiments import EXPERIMENTS, Difference, paired
 from ..experiments.results import unpack
 from ..experiments.runner import searching
 from .base import Explorer, between, chart, module_source, one_of, source
@@ -68,7 +71,7 @@ class Ablations(Explorer):
     training = traitlets.Unicode("").tag(sync=True)
     trained = traitlets.Tuple().tag(sync=True)
 
-    def __init__(self, folder=None):
+    def __init__(self, folder: str | PathLike[str] | None = None) -> None:
         from scipy.special import stdtrit  # the quantiles of Student's t
 
         found = {method: points[None] for method, points in complete(NAME, folder).items()}
@@ -101,11 +104,11 @@ class Ablations(Explorer):
         name = proposal["trait"].name
         return between(name, proposal["value"], 0, (len(METRICS) if name == "metric" else len(self.variants) or 2) - 1)
 
-    def values(self, variant):
+    def values(self, variant: int) -> dict[int, float]:
         """Return {seed: the chosen measure} of the variant of number ``variant``."""
         return {run[0]: run[self.metric + 1] for run in self.variants[variant]["runs"]}
 
-    def difference(self):
+    def difference(self) -> Difference | None:
         """The paired difference A − B by the library, or None where it can't be taken."""
         a, b = self.values(self.a), self.values(self.b)
         seeds = [seed for seed in a if seed in b]
@@ -113,7 +116,7 @@ class Ablations(Explorer):
             return None
         return paired([a[s] for s in seeds], [b[s] for s in seeds])
 
-    def shown(self):
+    def shown(self) -> dict[str, Any]:
         from ..experiments.tables import mean_std
 
         rows = [0, *(i for i, v in enumerate(self.variants) if v["group"] == self.group)]
@@ -130,12 +133,12 @@ class Ablations(Explorer):
             "apart": bool(self.metric != 1 and min(means) > 0 and max(means) / min(means) > 1.1),
         }  # fmt: skip
 
-    def describe(self):
+    def describe(self) -> str:
         a, b, d = self.variants[self.a]["name"], self.variants[self.b]["name"], self.difference()
         told = f"{d}" if d else "no difference can be taken"
         return f"Ablations, {METRICS[self.metric]['name']}: {a} minus {b}: {told}."
 
-    def first_frame(self):
+    def first_frame(self) -> str:
         rows = [v for v in self.variants if v["group"] in (self.group, "")]
         dots = [([(max(run[self.metric + 1], 94 if self.metric == 0 else 0), -i) for run in v["runs"]], "#0072B2") for i, v in enumerate(rows)]
         return chart(self.describe(), dots=[d for d in dots if d[0]], size=(640, 30 + 30 * len(rows)))
@@ -147,7 +150,7 @@ class Ablations(Explorer):
             for part, variant in enumerate(content["train"]):
                 self.train(variant, seed, part, len(content["train"]))
 
-    def train(self, variant, seed=100, part=0, parts=1, data=None):
+    def train(self, variant: int, seed: int = 100, part: int = 0, parts: int = 1, data: Data | None = None) -> dict[str, Any]:
         """Train one variant in a short version: 8,000 images, 4 epochs of search, compaction, validation accuracy.
 
         Parameters

@@ -1,5 +1,8 @@
 """Ask the comparison of all methods: accuracy against size, every seed."""
 
+from os import PathLike
+from typing import Any
+
 import traitlets
 
 from .base import Explorer, between, chart, module_source, one_of, source
@@ -56,7 +59,7 @@ class AccuracySize(Explorer):
     zoom = traitlets.Unicode("top").tag(sync=True)
     point = traitlets.Int(2).tag(sync=True)
 
-    def __init__(self, folder=None):
+    def __init__(self, folder: str | PathLike[str] | None = None) -> None:
         from ..plotting import COLORS  # matplotlib is not needed before
 
         self._rows, sets = [], []
@@ -102,9 +105,9 @@ class AccuracySize(Explorer):
     def _check_point(self, proposal):
         return between("point", proposal["value"], 1, 1000)
 
-    def shown(self):
+    def shown(self) -> dict[str, Any]:
         chosen = {m: rows for m, rows in self._rows[self.set].items() if self.on[self.methods.index(m)]}
-        methods = [
+        methods: list[dict[str, Any]] = [
             {"name": m, "points": [{"point": p, "parameters": row.parameters, "accuracy": row.accuracy} for p, row in rows.items()]}
             for m, rows in chosen.items()
         ]
@@ -119,7 +122,7 @@ class AccuracySize(Explorer):
             "reading": flat[min(self.point, len(flat)) - 1] if flat else None,
         }  # fmt: skip
 
-    def describe(self):
+    def describe(self) -> str:
         found = self.shown()
         best = max((p["accuracy"][0], m["name"], p["parameters"][0]) for m in found["methods"] for p in m["points"])
         return (
@@ -127,7 +130,7 @@ class AccuracySize(Explorer):
             f"{best[0]:.2f} % ({best[1]}, {best[2]:,.0f} {self.sets[self.set]['unit']})."
         )
 
-    def first_frame(self):
+    def first_frame(self) -> str:
         import math
 
         lines = [

@@ -1,11 +1,15 @@
 """Choose who learns when, and see the loss and the factors of the smallest pair of networks."""
 
+from collections.abc import Sequence
+from typing import Any, cast
+
 import numpy as np
 import torch
 import traitlets
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..sites import Site
 from ..switched import Switched
 from ..switchers import Switcher
 from ..training import joint_step, switcher_step, task_step
@@ -14,7 +18,7 @@ from .base import Explorer, between, chart, module_source, one_of, source
 SCHEDULES = ("turns", "joint", "task")
 EVERY, REFRESH, RATES, WEIGHTS = (1, 2, 4, 8, 16), (1, 4, 8, 16, 32), (0.1, 0.2, 0.4), (0.0, 0.1, 0.3)
 STEPS = 120
-START = {"W": (1.0, -0.6), "b": (0.1, 0.1), "V": (0.6, 0.8), "d": 0.0, "v": (-1.0, 0.0), "c": 1.2}
+START: dict[str, Any] = {"W": (1.0, -0.6), "b": (0.1, 0.1), "V": (0.6, 0.8), "d": 0.0, "v": (-1.0, 0.0), "c": 1.2}
 
 
 class LinearSwitcher(Switcher):
@@ -26,11 +30,11 @@ class LinearSwitcher(Switcher):
         Where the task network is switched; its neurons read one input.
     """
 
-    def __init__(self, sites):
+    def __init__(self, sites: Sequence[Site]) -> None:
         super().__init__(sites)
         self.scorer = nn.Linear(2, 1)  # reads one weight and the bias
 
-    def scores(self, params):
+    def scores(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: (neurons,)} for the parameters ``params``."""
         return {site.key: self.scorer(site.rows(params)).squeeze(-1) for site in self.sites}
 
@@ -83,8 +87,9 @@ class Alternation(Explorer):
     x = traitlets.Tuple().tag(sync=True)
     y = traitlets.Tuple().tag(sync=True)
 
-    def __init__(self, schedule="turns", every=1, refresh=1, rate=0.4, weight=0.0, flow=False):
-        self._runs = {}
+    def __init__(self, schedule: str = "turns", every: int = 1, refresh: int = 1, rate: float = 0.4, weight: float = 0.0,
+                 flow: bool = False) -> None:
+        self._runs: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         x = tuple(np.linspace(-1, 1, 9).tolist())
         super().__init__(
             schedule=schedule, every=every, refresh=refresh, rate=rate, weight=weight, flow=flow,
@@ -101,7 +106,7 @@ class Alternation(Explorer):
     def _check_step(self, proposal):
         return between("step", proposal["value"], 0, STEPS)
 
-    def networks(self):
+    def networks(self) -> Switched:
         """The pair as it starts, as a :class:`~switcher_lib.Switched` in float64."""
         model = nn.Sequential(nn.Linear(1, 2), nn.ReLU(), nn.Linear(2, 1)).double()
         with torch.no_grad():
@@ -111,12 +116,13 @@ class Alternation(Explorer):
         flow = self.schedule == "joint" or (self.flow and live)  # jointly, nothing is held
         net = Switched(model, torch.tensor([[-1.0], [1.0]], dtype=torch.float64), switcher=LinearSwitcher,
                        refresh="live" if live else self.refresh, flow=flow).double()  # fmt: skip
+        scorer = cast(LinearSwitcher, net.switcher).scorer
         with torch.no_grad():
-            net.switcher.scorer.weight.copy_(torch.tensor([START["v"]]))
-            net.switcher.scorer.bias.fill_(START["c"])
+            scorer.weight.copy_(torch.tensor([START["v"]]))
+            scorer.bias.fill_(START["c"])
         return net
 
-    def trajectory(self):
+    def trajectory(self) -> list[dict[str, Any]]:
         """Train by the library's steps: what the page computes by hand.
 
         Returns
@@ -160,14 +166,14 @@ class Alternation(Explorer):
                 switcher_step(net, x, y, switch, F.mse_loss, cost=self.weight)
         return found
 
-    def lost(self):
+    def lost(self) -> list[int]:
         """For each neuron the step at which it goes off for good, or -1."""
         off = np.array([r["factors"] for r in self.trajectory()]) == 0
         last_on = [np.flatnonzero(~column) for column in off.T]
         starts = [int(on[-1]) + 1 if len(on) else 0 for on in last_on]
         return [start if start <= STEPS else -1 for start in starts]
 
-    def shown(self):
+    def shown(self) -> dict[str, Any]:
         run = self.trajectory()
         now = run[self.step]
         return {
@@ -176,14 +182,14 @@ class Alternation(Explorer):
             "switcher": now["switcher"], "cost": now["cost"],
         }  # fmt: skip
 
-    def describe(self):
+    def describe(self) -> str:
         run = self.trajectory()
         return (
             f"The loss of two neurons and their switcher over {STEPS} steps: {run[0]['loss']:.4f} at first, "
             f"{run[-1]['loss']:.5f} at the end, with factors {run[-1]['factors'][0]:.2f} and {run[-1]['factors'][1]:.2f}."
         )
 
-    def first_frame(self):
+    def first_frame(self) -> str:
         run = self.trajectory()
         factors = [([(t, r["factors"][j]) for t, r in enumerate(run)], colour) for j, colour in ((0, "#0072B2"), (1, "#D55E00"))]
         return chart(self.describe(), factors)

@@ -8,25 +8,34 @@ it as JSON, with a few lines (``page.js``) standing in for the model.
 import hashlib
 import html
 import json
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import anywidget
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from ..errors import unknown_name
+
+Value = TypeVar("Value")
+Number = TypeVar("Number", int, float)
+Notebook = TypeVar("Notebook", bound=dict[str, Any])           # nbformat's NotebookNode is one
+Drawn = tuple[Sequence[tuple[float, float]], str]    # (points, colour)
 
 _HERE = Path(__file__).parent
 _EXPORT = "export default { render };"
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
-def source(name):
+def source(name: str) -> str:
     """The text of one of the explorers' own files, such as ``"base.css"``."""
     return (_HERE / name).read_text(encoding="utf-8")
 
 
-def module_source(*names):
+def module_source(*names: str) -> str:
     """An explorer's JavaScript module: the shared helpers, then the files called ``names``, with the export last."""
     text = "\n".join(map(source, ("base.js", *names)))
     if not text.rstrip().endswith(_EXPORT):
@@ -40,7 +49,7 @@ def _lean(text):
     return "\n".join(line for line in lines if line and not line.startswith("//"))
 
 
-def one_of(name, value, known, kind):
+def one_of(name: str, value: Value, known: Collection[Any], kind: str) -> Value:
     """Return ``value`` if it is one of ``known``.
 
     Parameters
@@ -66,7 +75,7 @@ def one_of(name, value, known, kind):
     return value
 
 
-def between(name, value, low, high):
+def between(name: str, value: Number, low: float, high: float) -> Number:
     """Return ``value`` if it is a number from ``low`` to ``high``.
 
     Parameters
@@ -88,7 +97,7 @@ def between(name, value, low, high):
     return value
 
 
-def as_bytes(images, mean, std):
+def as_bytes(images: ArrayLike | Tensor, mean: float | np.ndarray, std: float | np.ndarray) -> np.ndarray:
     """Return images as uint8: as they are, or with the standardising undone.
 
     Parameters
@@ -115,7 +124,7 @@ def as_bytes(images, mean, std):
     return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
-def chart(label, lines=(), dots=(), size=(640, 240)):
+def chart(label: str, lines: Sequence[Drawn] = (), dots: Sequence[Drawn] = (), size: tuple[int, int] = (640, 240)) -> str:
     """A small SVG for a first frame: lines and dots scaled to fill it, with ``label`` as its text.
 
     Parameters
@@ -161,25 +170,25 @@ class Explorer(anywidget.AnyWidget):
 
     max_bytes = 100_000  #: what :meth:`html` may weigh, data included
 
-    def first_frame(self):
+    def first_frame(self) -> str:
         """An inline ``<svg>`` of the present state, for places that run no script."""
         raise NotImplementedError
 
-    def describe(self):
+    def describe(self) -> str:
         """One sentence that says what the explorer shows in its present state."""
         raise NotImplementedError
 
-    def shown(self):
+    def shown(self) -> dict[str, Any]:
         """What the page writes beside its picture, computed in Python: the two have to be equal in every state."""
         raise NotImplementedError
 
-    def page_state(self):
+    def page_state(self) -> dict[str, Any]:
         """The traits that the JavaScript reads, as a dictionary that ``json`` can write."""
         of_the_widget = anywidget.AnyWidget.class_traits()
         names = [name for name in self.trait_names(sync=True) if name not in of_the_widget]
         return {name: getattr(self, name) for name in sorted(names) if not name.startswith("_")}
 
-    def html(self):
+    def html(self) -> str:
         """The explorer as HTML with all it needs inside: no kernel, no request, works from ``file://``.
 
         Returns
@@ -215,10 +224,10 @@ class Explorer(anywidget.AnyWidget):
             )
         return text
 
-    def __repr__(self):  # without an address in memory, so that a notebook's stored output stays the same
+    def __repr__(self) -> str:  # without an address in memory, so that a notebook's stored output stays the same
         return f"{type(self).__name__}: {self.describe()}"
 
-    def _repr_mimebundle_(self, **kwargs):
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle is None:  # a widget that was closed
             return None
@@ -226,7 +235,7 @@ class Explorer(anywidget.AnyWidget):
         return {**data, "text/html": self.html()}, metadata
 
 
-def strip_widget_state(nb):
+def strip_widget_state(nb: Notebook) -> Notebook:
     """Take out of an executed notebook what only a live kernel can use, and what is random in it.
 
     A widget view names its model by a random number that means nothing once the kernel is gone, and the

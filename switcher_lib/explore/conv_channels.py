@@ -1,9 +1,13 @@
 """Keep fewer channels of a small convolutional network: what it sees, what it says, and what it costs in both currencies."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 import traitlets
-from torch import nn
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..compaction import fold_batchnorm
@@ -83,7 +87,8 @@ class ConvChannels(Explorer):
     kept = traitlets.Tuple().tag(sync=True)
     order = traitlets.Unicode(LARGEST).tag(sync=True)
 
-    def __init__(self, model, images, labels, classes, mean, std, factors=None):
+    def __init__(self, model: nn.Module, images: ArrayLike | Tensor, labels: Sequence[int] | Tensor, classes: Sequence[str],
+                 mean: Sequence[float], std: Sequence[float], factors: Sequence[Any] | None = None) -> None:
         found = _layers(model)
         channels = found[0].weight.shape[1]
         if len(mean) != channels or len(std) != channels or min(std) <= 0:
@@ -132,7 +137,7 @@ class ConvChannels(Explorer):
             raise ValueError(f"kept={kept} must be {len(full)} integers, from 1 to {', '.join(map(str, full))}.")
         return kept
 
-    def maps(self):
+    def maps(self) -> list[Tensor]:
         """Return what each convolution hands on, behind ReLU and pool: (N, channels, H, W) each, 0 where a channel is removed."""
         h, found = self._inputs, []
         for (weight, bias), keep, order in zip(self._weights, self.kept, self.orders[self.order]):
@@ -142,12 +147,12 @@ class ConvChannels(Explorer):
             found.append(h)
         return found
 
-    def probabilities(self, maps=None):
+    def probabilities(self, maps: Sequence[Tensor] | None = None) -> Tensor:
         """Return the classes' probabilities for every image, (N, classes), float64; ``maps`` where they are known already."""
         weight, bias = self._weights[-1]
         return ((self.maps() if maps is None else maps)[-1].flatten(1) @ weight.T + bias).softmax(1)
 
-    def costs(self):
+    def costs(self) -> list[tuple[int, int]]:
         """Return (parameters, MACs) of each layer with the channels that are kept."""
         height, width = self.shape[1:]
         inputs, found = self.shape[0], []
@@ -157,7 +162,7 @@ class ConvChannels(Explorer):
         outputs, inputs = len(self.classes), inputs * height * width
         return [*found, (outputs * (inputs + 1), outputs * inputs)]
 
-    def shown(self):
+    def shown(self) -> dict[str, Any]:
         maps, costs = self.maps(), self.costs()
         p = self.probabilities(maps)
         right = int((p.argmax(1) == torch.tensor(self.labels)).sum())
@@ -165,7 +170,7 @@ class ConvChannels(Explorer):
                 "macs": sum(c[1] for c in costs), "right": right,
                 "sums": [float(h[self.image].sum()) for h in maps]}  # fmt: skip
 
-    def describe(self):
+    def describe(self) -> str:
         found = self.shown()
         best = int(np.argmax(found["p"]))
         return (
@@ -173,7 +178,7 @@ class ConvChannels(Explorer):
             f"{100 * found['p'][best]:.0f} %; the image is labelled {self.classes[self.labels[self.image]]}."
         )
 
-    def first_frame(self):
+    def first_frame(self) -> str:
         rows = [(f"conv{i + 1}" if i < len(self.kept) else "last layer", *cost) for i, cost in enumerate(self.costs())]
         most = [max(row[1] for row in rows), max(row[2] for row in rows)]
         bars = "".join(

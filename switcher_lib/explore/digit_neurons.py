@@ -1,9 +1,12 @@
 """Switch off the neurons of a digit classifier, and see its probabilities change."""
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import torch
 import traitlets
-from torch import nn
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
 
 from .base import Explorer, as_bytes, module_source, source
 from .packed import as_text, packed
@@ -122,7 +125,8 @@ class DigitNeurons(Explorer):
     share = traitlets.Int(0).tag(sync=True)
     off = traitlets.Tuple().tag(sync=True)
 
-    def __init__(self, model, images, labels, mean, std):
+    def __init__(self, model: nn.Module, images: ArrayLike | Tensor, labels: Sequence[int] | Tensor, mean: ArrayLike,
+                 std: ArrayLike) -> None:
         mean, std = _single("mean", mean), _single("std", std)
         linears = _linears(model)
         index = _pixels(model, linears)
@@ -143,7 +147,8 @@ class DigitNeurons(Explorer):
         if len(labels) != len(pictures):
             raise ValueError(f"labels has {len(labels)} values for {len(pictures)} images.")
 
-        self._weights, layers = [], []
+        self._weights: list[tuple[np.ndarray, np.ndarray]] = []
+        layers = []
         for i, layer in enumerate(linears):
             carried, W, b = packed(layer, f"Linear layer {i + 1}")
             if i and W.shape[1] != len(self._weights[-1][0]):
@@ -221,7 +226,7 @@ class DigitNeurons(Explorer):
         alive[list(self._as_off(off))] = 0
         return np.split(alive, np.cumsum(self.hidden)[:-1])
 
-    def activations(self, image=None, off=None):
+    def activations(self, image: int | None = None, off: Iterable[int] | None = None) -> list[np.ndarray]:
         """The hidden layers' activations: one float64 array for each, 0 where a neuron is off."""
         h, found = self._input(self.image if image is None else image), []
         for (W, b), alive in zip(self._weights, self._alive(self.off if off is None else off), strict=False):
@@ -229,7 +234,7 @@ class DigitNeurons(Explorer):
             found.append(h)
         return found
 
-    def probabilities(self, image=None, off=None):
+    def probabilities(self, image: int | None = None, off: Iterable[int] | None = None) -> np.ndarray:
         """The classes' probabilities, from the same rounded weights as in the page.
 
         Parameters
@@ -248,17 +253,17 @@ class DigitNeurons(Explorer):
         e = np.exp(z - z.max())
         return e / e.sum()
 
-    def parameters_left(self, off=None):
+    def parameters_left(self, off: Iterable[int] | None = None) -> int:
         """Weights and biases once the neurons that are off are removed."""
         alive = [int(a.sum()) for a in self._alive(self.off if off is None else off)]
         widths = [len(self.index), *alive, len(self._weights[-1][0])]
         return sum(n * (d + 1) for d, n in zip(widths, widths[1:], strict=False))
 
-    def right(self, off=None):
+    def right(self, off: Iterable[int] | None = None) -> int:
         """How many of the images are given their label."""
         return sum(int(self.probabilities(i, off).argmax()) == label for i, label in enumerate(self.labels))
 
-    def describe(self):
+    def describe(self) -> str:
         p = self.probabilities()
         return (
             f"A network of {self.parameters_left():,} parameters that reads {len(self.index)} of "
@@ -266,7 +271,7 @@ class DigitNeurons(Explorer):
             f"with probability {100 * p.max():.0f} %."
         )
 
-    def first_frame(self):
+    def first_frame(self) -> str:
         unread = np.ones(SIDE * SIDE, bool)
         unread[list(self.index)] = False
         grey = np.rint(self._pixels[self.image].ravel() / 255 * 5) / 5  # five shades keep the page light

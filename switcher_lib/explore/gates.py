@@ -1,5 +1,8 @@
 """Move the scores of a layer, and see which factors are exactly 0 and which gradients are."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 import torch
 import traitlets
@@ -49,7 +52,7 @@ class Gates(Explorer):
     first = traitlets.Tuple().tag(sync=True)
     neuron = traitlets.Int(1).tag(sync=True)
 
-    def __init__(self, scores=(0.6, -0.4, 0.25, 1.3, 0.85), gate="clamp"):
+    def __init__(self, scores: Iterable[float] = (0.6, -0.4, 0.25, 1.3, 0.85), gate: str = "clamp") -> None:
         scores = tuple(float(a) for a in scores)
         if not 2 <= len(scores) <= 8:
             raise ValueError(f"scores has {len(scores)} values; this explorer shows 2 to 8 neurons.")
@@ -72,7 +75,7 @@ class Gates(Explorer):
     def _check_neuron(self, proposal):
         return between("neuron", proposal["value"], 1, len(self.scores) or 8)
 
-    def factors_and_jacobian(self):
+    def factors_and_jacobian(self) -> tuple[np.ndarray, np.ndarray]:
         """What the library's gate gives, in training mode and float64.
 
         Returns
@@ -93,7 +96,7 @@ class Gates(Explorer):
             jacobian = jacobian * on[:, None]
         return factors * on, jacobian
 
-    def shown(self):
+    def shown(self) -> dict[str, Any]:
         factors, jacobian = self.factors_and_jacobian()
         k = self.neuron - 1
         own, others = jacobian[k, k], jacobian[:, k].sum() - jacobian[k, k]
@@ -106,13 +109,13 @@ class Gates(Explorer):
         return {"factors": factors.tolist(), "jacobian": jacobian.tolist(), "off": int((factors == 0).sum()),
                 "state": state, "own": own, "others": others, "spread": spread}  # fmt: skip
 
-    def describe(self):
+    def describe(self) -> str:
         found = self.shown()
         return (
             f"The gate {self.gate} on a layer of {len(self.scores)} neurons: {found['off']} are off, and the gradient "
             f"of neuron {self.neuron}'s own score is {found['own']:.2f}."
         )
 
-    def first_frame(self):
+    def first_frame(self) -> str:
         points = sorted(zip(self.scores, self.factors_and_jacobian()[0], strict=True))
         return chart(self.describe(), [(points, "#0072B2")], [(points, "#0072B2")])

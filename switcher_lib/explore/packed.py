@@ -1,21 +1,26 @@
 """Weights and pictures as text: what an explorer that computes from a network carries into the page (unpacked by ``packed.js``)."""
 
 import base64
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
+from torch import nn
+
+from ..layers import Conv
 
 
-def as_text(array):
+def as_text(array: ArrayLike) -> str:
     """Return an array's bytes in base64."""
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
 
 
-def packed(layer, name):
+def packed(layer: nn.Linear | Conv, name: str) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
     """Return a layer as the page carries it, and the weights and biases that the page so computes with.
 
     Parameters
     ----------
-    layer : nn.Module
+    layer : nn.Linear or nn.Conv1d, Conv2d, Conv3d
         With a ``weight`` (n, ...) and maybe a ``bias`` (n,).
     name : str
         What to call it in an error.

@@ -2,7 +2,9 @@
 
 import base64
 import json
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import traitlets
@@ -53,7 +55,7 @@ class PixelMask(Explorer):
     price = traitlets.Int(0).tag(sync=True)
     look = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self, path=None):
+    def __init__(self, path: str | PathLike[str] | None = None) -> None:
         found = beside(FILE) if path is None else beside(Path(path).name, Path(path).parent)
         if found is None:
             raise FileNotFoundError(f"{path or Path('results') / FILE} is not there; python book/_scripts/pixel_masks.py makes it.")
@@ -72,11 +74,11 @@ class PixelMask(Explorer):
     def _check_look(self, proposal):
         return between("look", proposal["value"], 0, len(self.runs[0]["looks"]) - 1 if self.runs else 0)
 
-    def levels(self, look=None):
+    def levels(self, look: int | None = None) -> np.ndarray:
         """Return the pixels' factors at ``look`` (None: now), (28, 28), in fifteenths rounded up; 0 is exactly off."""
         return _levels(self.runs[self.price]["looks"][self.look if look is None else look]["pixels"]).reshape(SIDE, SIDE)
 
-    def shown(self):
+    def shown(self) -> dict[str, Any]:
         now, before = self.levels() > 0, self.levels(max(0, self.look - 1)) > 0
         mean = np.frombuffer(base64.b64decode(self.mean), dtype=np.uint8).reshape(SIDE, SIDE)
         look = self.runs[self.price]["looks"][self.look]
@@ -86,14 +88,14 @@ class PixelMask(Explorer):
             "levels": int(self.levels().sum()), **{key: look[key] for key in ("step", "weight", "accuracy", "parameters")},
         }  # fmt: skip
 
-    def describe(self):
+    def describe(self) -> str:
         found = self.shown()
         return (
             f"The pixels that are on at step {found['step']}, price {found['weight']:g}: {found['on']} of 784, "
             f"{found['percent']:.0f} % of them in the central 20 by 20."
         )
 
-    def first_frame(self):
+    def first_frame(self) -> str:
         cells = "".join(f"M{x} {y}h1v1h-1z" for y, x in zip(*np.nonzero(self.levels()), strict=True))
         return (
             f'<svg viewBox="0 0 28 28" width="280" height="280" role="img" aria-label="{self.describe()}">'

@@ -1,9 +1,11 @@
 """Cut a residual block step by step, rightly and wrongly, and read the certificate's number."""
 
+from typing import Any
+
 import numpy as np
 import torch
 import traitlets
-from torch import nn
+from torch import Tensor, nn
 
 from ..compaction import compact
 from .base import Explorer, between, module_source, one_of, source
@@ -12,7 +14,7 @@ HOW = ("together", "gamma", "forgotten", "one side")
 TOLERANCE = 1e-12
 
 # Numbers with one decimal, so that a reader can check them by hand.
-NETWORK = {
+NETWORK: dict[str, Any] = {
     "stem": {"W": [[0.8, -0.5, 0.3], [-0.4, 0.9, 0.2], [0.6, 0.1, -0.7], [0.3, 0.4, 0.5]], "b": [0.1, 0.2, -0.1, 0.3]},
     "inner": {"W": [[0.7, -0.3, 0.4, 0.2], [-0.5, 0.6, 0.3, -0.4], [0.2, 0.5, -0.6, 0.8]], "b": [0.1, -0.2, 0.3]},
     "gamma": [1.2, 0.9, 0.7],
@@ -26,12 +28,12 @@ INPUTS = np.random.default_rng(0).normal(size=(16, 3)).round(1)
 class ResidualBlock(nn.Module):
     """h = ReLU(stem x), z = ReLU(BatchNorm(inner h)), y = head ReLU(h + block z): a residual block for one pixel."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.stem, self.inner, self.norm = nn.Linear(3, 4), nn.Linear(4, 3), nn.BatchNorm1d(3, eps=0.0)
         self.block, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """Return (N, 2) for ``x`` of shape (N, 3)."""
         h = self.stem(x).relu()
         return self.head((h + self.block(self.norm(self.inner(h)).relu())).relu())
@@ -67,7 +69,7 @@ class ResidualCompaction(Explorer):
     how = traitlets.Unicode("together").tag(sync=True)
     step = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(network=NETWORK, inputs=tuple(map(tuple, INPUTS.tolist())))
 
     @traitlets.validate("inner", "stem", "block")
@@ -86,19 +88,19 @@ class ResidualCompaction(Explorer):
     def _check_step(self, proposal):
         return between("step", proposal["value"], 0, 3)
 
-    def dense(self):
+    def dense(self) -> ResidualBlock:
         """The block as trained: a plain module in float64."""
         model = ResidualBlock().double().eval()
         with torch.no_grad():
             for name in ("stem", "inner", "block", "head"):
-                layer = model.get_submodule(name)
+                layer: Any = model.get_submodule(name)
                 layer.weight.copy_(torch.tensor(NETWORK[name]["W"], dtype=torch.float64))
                 layer.bias.copy_(torch.tensor(NETWORK[name]["b"], dtype=torch.float64))
             model.norm.weight.copy_(torch.tensor(NETWORK["gamma"], dtype=torch.float64))
             model.norm.bias.copy_(torch.tensor(NETWORK["beta"], dtype=torch.float64))
         return model
 
-    def folded(self):
+    def folded(self) -> ResidualBlock:
         """The block with what is off stored as zeros; β stays unless it is scaled together with γ."""
         model = self.dense()
         with torch.no_grad():
@@ -110,7 +112,7 @@ class ResidualCompaction(Explorer):
                 model.norm.bias[~torch.tensor(self.inner)] = 0
         return model
 
-    def now(self):
+    def now(self) -> tuple[nn.Module, float]:
         """The network of the present step, and the certificate's relative error against the folded one.
 
         Returns
@@ -130,7 +132,7 @@ class ResidualCompaction(Explorer):
         with torch.no_grad():
             for j in (j for j, on in enumerate(self.inner) if not on and wrong.norm.bias[j] != 0):
                 if self.how != "forgotten":
-                    wrong.block.bias += wrong.block.weight[:, j] * wrong.norm.bias[j].relu()
+                    wrong.block.bias.add_(wrong.block.weight[:, j] * wrong.norm.bias[j].relu())
                 wrong.block.weight[:, j], wrong.norm.bias[j] = 0, 0
             if self.step == 3:
                 one_side = self.how == "one side"
@@ -139,24 +141,25 @@ class ResidualCompaction(Explorer):
             y, y_hat = whole(x), wrong.eval()(x)
         return wrong, float((y - y_hat).abs().max() / y.abs().max())
 
-    def shown(self):
+    def shown(self) -> dict[str, Any]:
+        model: Any
         model, error = self.now()
-        layers = {name: model.get_submodule(name) for name in ("stem", "inner", "block", "head")}
-        network = {name: {"W": layer.weight.tolist(), "b": layer.bias.tolist()} for name, layer in layers.items()}
+        layers: dict[str, Any] = {name: model.get_submodule(name) for name in ("stem", "inner", "block", "head")}
+        network: dict[str, Any] = {name: {"W": layer.weight.tolist(), "b": layer.bias.tolist()} for name, layer in layers.items()}
         network |= {"gamma": model.norm.weight.tolist(), "beta": model.norm.bias.tolist()}
         count = [sum(p.numel() for p in m.parameters()) for m in (self.dense(), model)]
         beta = self.folded().norm.bias
         constants = sum(not on and bool(beta[j] != 0) for j, on in enumerate(self.inner))
         return {"network": network, "parameters": count, "error": error, "holds": error <= TOLERANCE, "constants": constants}
 
-    def describe(self):
+    def describe(self) -> str:
         found = self.shown()
         return (
             f"A residual block of {found['parameters'][0]} parameters, {sum(self.inner)} of 3 inner neurons on; at step "
             f"{self.step} it has {found['parameters'][1]}."
         )
 
-    def first_frame(self):
+    def first_frame(self) -> str:
         rows = ""
         for i, on in enumerate(zip(self.stem, self.block, strict=True)):
             for k, is_on in enumerate(on):
@@ -167,7 +170,7 @@ class ResidualCompaction(Explorer):
         return f'<svg viewBox="0 0 240 160" width="240" height="160" role="img" aria-label="{self.describe()}">{rows}</svg>'
 
 
-def cut_by_hand(model, inner, stream):
+def cut_by_hand(model: ResidualBlock, inner: list[int], stream: list[int]) -> None:
     """Keep some inner neurons and channels of a :class:`ResidualBlock`: slices, with no question whether that is right.
 
     Parameters

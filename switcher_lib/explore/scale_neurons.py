@@ -1,16 +1,20 @@
 """Scale the neurons of a network of one input, and see its curve change (or not)."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 import traitlets
-from torch import nn
+from numpy.typing import ArrayLike
+from torch import Tensor, nn
 
 from ..errors import unknown_name
 from .base import Explorer, module_source, source
 
 SLOPE = 0.1  # of the leaky ReLU where z < 0; on a screen torch's own 0.01 could not be told from ReLU
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, tuple[str, Callable[[np.ndarray], np.ndarray]]] = {
     "relu": ("ReLU", lambda z: np.maximum(z, 0.0)),
     "leaky_relu": (f"leaky ReLU ({SLOPE})", lambda z: np.where(z > 0, z, SLOPE * z)),
     "tanh": ("tanh", np.tanh),
@@ -75,23 +79,26 @@ class ScaleNeurons(Explorer):
     activation = traitlets.Unicode("relu").tag(sync=True)
     face = traitlets.Unicode("incoming").tag(sync=True)
 
-    def __init__(self, W1, b1, w2, b2, target=None, activation="relu", x_range=(-2.0, 2.0)):
-        W1 = _vector("W1", W1)
+    def __init__(self, W1: ArrayLike | Tensor, b1: ArrayLike | Tensor, w2: ArrayLike | Tensor, b2: ArrayLike | Tensor,
+                 target: tuple[Any, Any] | None = None, activation: str = "relu",
+                 x_range: tuple[float, float] = (-2.0, 2.0)) -> None:
+        inward = _vector("W1", W1)
         x_range = _vector("x_range", x_range, 2)
         if x_range[0] >= x_range[1]:
             raise ValueError(f"x_range={x_range} has to run from a smaller to a larger number.")
-        points = ()
+        points: tuple[Any, ...] = ()
         if target is not None:
             x = _vector("target[0]", target[0])
             points = tuple(zip(x, _vector("target[1]", target[1], len(x)), strict=True))
         super().__init__(
-            W1=W1, b1=_vector("b1", b1, len(W1)), w2=_vector("w2", w2, len(W1)), b2=_vector("b2", b2, 1)[0],
+            W1=inward, b1=_vector("b1", b1, len(inward)), w2=_vector("w2", w2, len(inward)), b2=_vector("b2", b2, 1)[0],
             target=points, activation=activation, fitted_with=activation, x_range=x_range,
-            factors=(1.0,) * len(W1),
+            factors=(1.0,) * len(inward),
         )  # fmt: skip
 
     @classmethod
-    def fit(cls, function, neurons=8, x_range=(-2.0, 2.0), steps=1500):
+    def fit(cls, function: Callable[[Tensor], Tensor], neurons: int = 8, x_range: tuple[float, float] = (-2.0, 2.0),
+            steps: int = 1500) -> "ScaleNeurons":
         """Fit a ReLU network to ``function`` (about a second) and show it.
 
         There is no chance in it: the kinks start evenly spread, the left half of the neurons looking to the
@@ -155,14 +162,14 @@ class ScaleNeurons(Explorer):
             raise unknown_name("face", proposal["value"], _FACES, "face")
         return proposal["value"]
 
-    def contributions(self, x, face=None):
+    def contributions(self, x: ArrayLike, face: str | None = None) -> np.ndarray:
         """What each neuron adds to the output: (len(x), n), float64."""
         phi = _ACTIVATIONS[self.activation][1]
         W1, b1, w2, s = (np.array(v) for v in (self.W1, self.b1, self.w2, self.factors))
         z = np.multiply.outer(np.asarray(x, dtype=float), W1) + b1
         return w2 * phi(s * z) if (face or self.face) == "incoming" else s * w2 * phi(z)
 
-    def values(self, x, face=None):
+    def values(self, x: ArrayLike, face: str | None = None) -> np.ndarray:
         """The curve at ``x``: what the page draws, computed in NumPy.
 
         Parameters
@@ -178,21 +185,21 @@ class ScaleNeurons(Explorer):
         """
         return self.contributions(x, face).sum(-1) + self.b2
 
-    def grid(self):
+    def grid(self) -> np.ndarray:
         """The 201 inputs at which the page computes the curves."""
         low, high = self.x_range
         return low + (high - low) * np.arange(201) / 200
 
-    def gap(self):
+    def gap(self) -> float:
         """The largest difference between the two faces' curves on :meth:`grid`."""
         x = self.grid()
         return float(np.abs(self.values(x, "incoming") - self.values(x, "outgoing")).max())
 
-    def parameters_left(self):
+    def parameters_left(self) -> int:
         """Parameters once the neurons with factor 0 are removed: three for each that stays, and b2."""
         return 3 * sum(s > 0 for s in self.factors) + 1
 
-    def describe(self):
+    def describe(self) -> str:
         off = sum(s == 0 for s in self.factors)
         return (
             f"The curve of a network with {len(self.W1)} hidden neurons "
@@ -200,7 +207,7 @@ class ScaleNeurons(Explorer):
             f"{off} neurons off, {self.parameters_left()} of {3 * len(self.W1) + 1} parameters left."
         )
 
-    def first_frame(self):
+    def first_frame(self) -> str:
         x, y = self.grid(), self.values(self.grid())
         known = [p[1] for p in self.target]
         low, high = min([*y, *known]), max([*y, *known])

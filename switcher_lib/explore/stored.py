@@ -1,10 +1,14 @@
 """What explorers show of stored experiments: only what the library lets stand in a table."""
 
-from ..experiments import EXPERIMENTS, load, runner
+from os import PathLike
+from typing import Any
+
+from ..experiments import EXPERIMENTS, Row, load, runner
 from ..experiments.results import beside
 
 
-def complete(name, folder=None):
+def complete(name: str,
+             folder: str | PathLike[str] | None = None) -> dict[str, dict[int | None, tuple[Row, list[dict[str, Any]]]]]:
     """Read the complete methods of an experiment.
 
     Parameters

@@ -1,11 +1,16 @@
 """See a layer's rows as the switcher reads them, edit one, and see the factors that it answers."""
 
+from collections.abc import Iterable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 import traitlets
+from numpy.typing import ArrayLike
+from torch import Tensor
 
+from ..data import Data
 from ..models import lenet_300_100
 from ..switched import Switched
 from ..switchers import RowSwitcher
@@ -64,7 +69,7 @@ class SwitcherView(Explorer):
     own = traitlets.Unicode("as they are").tag(sync=True)
     previous = traitlets.Unicode("as it is").tag(sync=True)
 
-    def __init__(self, looks):
+    def __init__(self, looks: Iterable[dict[str, Any]]) -> None:
         looks = tuple(looks)
         shapes = {np.shape(look["rows"]) for look in looks}
         if len(shapes) != 1 or any(np.shape(look["switcher"]["U"])[1] != np.shape(look["rows"])[1] for look in looks):
@@ -72,7 +77,7 @@ class SwitcherView(Explorer):
         super().__init__(looks=looks, look=len(looks) - 1)
 
     @classmethod
-    def record(cls, data, seed=0):
+    def record(cls, data: Data, seed: int = 0) -> "SwitcherView":
         """Train a small network and its switcher on ``data`` (seconds), and look at its second hidden layer.
 
         Widths 784-24-16-10, a row switcher of 8 hidden units for each layer, clamp, 600 task steps on batches of 64 with a
@@ -129,7 +134,7 @@ class SwitcherView(Explorer):
         name = proposal["trait"].name
         return one_of(name, proposal["value"], {"own": OWN, "previous": PREVIOUS}[name], "order of this explorer")
 
-    def answer(self, rows):
+    def answer(self, rows: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
         """Return scores and factors, (n,) each, that the present look's switcher gives to ``rows`` (n, d + 1)."""
         s = {key: torch.tensor(value, dtype=torch.float64) for key, value in self.looks[self.look]["switcher"].items()}
         rows = torch.as_tensor(rows, dtype=torch.float64)
@@ -137,7 +142,7 @@ class SwitcherView(Explorer):
         scores = torch.relu(rows @ s["U"].T + s["u"]) @ s["v"] + s["c"]
         return scores, scores.clamp(0, 1)
 
-    def edited(self):
+    def edited(self) -> tuple[Tensor, list[int]]:
         """Return the rows as the reader has edited them, (n, d + 1), and the order of the neurons in them."""
         rows = torch.tensor(self.looks[self.look]["rows"], dtype=torch.float64)
         n, d = rows.shape[0], rows.shape[1] - 1
@@ -150,7 +155,7 @@ class SwitcherView(Explorer):
         columns = [*(_shuffle(d) if self.previous == "shuffled" else range(d)), d]
         return rows[:, columns][order], order
 
-    def shown(self):
+    def shown(self) -> dict[str, Any]:
         rows, order = self.edited()
         scores, factors = self.answer(rows)
         plain = self.answer(self.looks[self.look]["rows"])[1][order]
@@ -158,14 +163,14 @@ class SwitcherView(Explorer):
         return {"scores": scores.tolist(), "factors": factors.tolist(), "order": order, "change": change,
                 "off": int((factors == 0).sum()), "same": change < 1e-9}  # fmt: skip
 
-    def describe(self):
+    def describe(self) -> str:
         found = self.shown()
         return (
             f"A layer of {len(found['factors'])} neurons at step {self.looks[self.look]['step']} as its switcher reads it: "
             f"{found['off']} are off, the largest factor is {max(found['factors']):.2f}."
         )
 
-    def first_frame(self):
+    def first_frame(self) -> str:
         rows, _ = self.edited()
         most = float(rows.abs().max())
         cells = "".join(

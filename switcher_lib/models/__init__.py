@@ -3,6 +3,10 @@
 Each takes its widths, so that a compacted network is the same function called with smaller ones.
 """
 
+from typing import Any
+
+from torch import nn
+
 from switcher_lib.errors import unknown_name
 from switcher_lib.models.lenet import lenet_5, lenet_300_100
 from switcher_lib.models.resnet import resnet_18, resnet_20, resnet_34, resnet_56
@@ -16,7 +20,7 @@ _MODELS = {model.__name__: model for model in (conv_net, lenet_300_100, lenet_5,
                                                resnet_56, vgg_16_bn)}
 
 
-def known():
+def known() -> tuple[str, ...]:
     """Names that :func:`make` takes.
 
     Returns
@@ -26,7 +30,7 @@ def known():
     return tuple(_MODELS)
 
 
-def make(name, **options):
+def make(name: str, **options: Any) -> nn.Sequential:
     """Build a model by its name.
 
     Parameters

@@ -1,18 +1,22 @@
 """What the task networks share: checks of their arguments, and the first weights of the deeper ones."""
 
+from collections.abc import Sequence
 from numbers import Integral
+from typing import TypeVar
 
 from torch import nn
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def integer(argument, value):
+
+def integer(argument: str, value: int) -> int:
     """Return ``value`` if it is an integer of at least 1; else raise a ``ValueError`` that names the ``argument``."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{argument}={value!r} must be an integer of at least 1.")
     return int(value)
 
 
-def integers(argument, values, length):
+def integers(argument: str, values: Sequence[int], length: int) -> tuple[int, ...]:
     """Return ``values`` as a tuple of ``length`` integers of at least 1.
 
     Parameters
@@ -39,7 +43,7 @@ def integers(argument, values, length):
     return tuple(map(int, sizes))
 
 
-def he_normal(model):
+def he_normal(model: Network) -> Network:
     """Draw the weights of every convolution from N(0, 2 / fan-in), as ReLUs want it, and return the model.
 
     Parameters

@@ -1,6 +1,7 @@
 """The LeNets: a few layers, for MNIST."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from math import prod
 
 from torch import nn
@@ -8,7 +9,8 @@ from torch import nn
 from switcher_lib.models.common import integer, integers
 
 
-def lenet_300_100(in_shape=(1, 28, 28), num_classes=10, widths=(300, 100), batch_norm=False):
+def lenet_300_100(in_shape: Sequence[int] = (1, 28, 28), num_classes: int = 10, widths: Sequence[int] = (300, 100),
+                  batch_norm: bool = False) -> nn.Sequential:
     """LeNet-300-100: two hidden layers of ReLUs, 266,610 parameters on MNIST.
 
     Layers: ``flatten``, ``fc1``, ``relu1``, ``fc2``, ``relu2``, ``fc3``; with BatchNorm ``bn1`` and ``bn2`` in front of
@@ -55,7 +57,8 @@ def lenet_300_100(in_shape=(1, 28, 28), num_classes=10, widths=(300, 100), batch
     ]))
 
 
-def lenet_5(in_shape=(1, 28, 28), num_classes=10, widths=(20, 50, 500), kernel_size=5, batch_norm=False):
+def lenet_5(in_shape: Sequence[int] = (1, 28, 28), num_classes: int = 10, widths: Sequence[int] = (20, 50, 500),
+            kernel_size: int = 5, batch_norm: bool = False) -> nn.Sequential:
     """LeNet-5 as Caffe has it: 20 and 50 channels, 800 features, 500 neurons, 431,080 parameters on MNIST.
 
     Layers: ``conv1``, ``pool1``, ``conv2``, ``pool2``, ``flatten``, ``fc1``, ``relu1``, ``fc2``. The one

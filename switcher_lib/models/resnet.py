@@ -5,9 +5,10 @@ channel from all of a stage at once. What a block has inside is its own (``inner
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from itertools import accumulate
 
-from torch import nn
+from torch import Tensor, nn
 
 from switcher_lib.models.common import he_normal, integer, integers
 
@@ -28,7 +29,7 @@ class Block(nn.Module):
     He, Zhang, Ren and Sun 2016, arXiv:1512.03385, figure 2 and option B.
     """
 
-    def __init__(self, n_in, inner, n_out, stride=1):
+    def __init__(self, n_in: int, inner: int, n_out: int, stride: int = 1) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(n_in, inner, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(inner)
@@ -41,13 +42,14 @@ class Block(nn.Module):
         ]))
         self.relu2 = nn.ReLU()
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """Return (N, n_out, H / stride, W / stride), rounded up, for channels-first images (N, n_in, H, W)."""
         out = self.bn2(self.conv2(self.relu1(self.bn1(self.conv1(x)))))
         return self.relu2(out + self.shortcut(x))
 
 
-def resnet_18(in_shape=(3, 32, 32), num_classes=10, widths=(64, 128, 256, 512), inner=None):
+def resnet_18(in_shape: Sequence[int] = (3, 32, 32), num_classes: int = 10, widths: Sequence[int] = (64, 128, 256, 512),
+              inner: Sequence[int] | None = None) -> nn.Sequential:
     """ResNet-18 for small images: 2, 2, 2, 2 blocks, 11,173,962 parameters on CIFAR-10.
 
     Layers: ``conv``, ``bn``, ``relu``, ``block1`` to ``block8`` (each ``conv1``, ``bn1``, ``relu1``, ``conv2``, ``bn2``,
@@ -84,7 +86,8 @@ def resnet_18(in_shape=(3, 32, 32), num_classes=10, widths=(64, 128, 256, 512), 
     return _resnet((2, 2, 2, 2), in_shape, num_classes, widths, inner)
 
 
-def resnet_34(in_shape=(3, 32, 32), num_classes=10, widths=(64, 128, 256, 512), inner=None):
+def resnet_34(in_shape: Sequence[int] = (3, 32, 32), num_classes: int = 10, widths: Sequence[int] = (64, 128, 256, 512),
+              inner: Sequence[int] | None = None) -> nn.Sequential:
     """ResNet-34 for small images: 3, 4, 6, 3 blocks, 21,282,122 parameters on CIFAR-10.
 
     Layers and first weights as :func:`resnet_18`'s, with ``block1`` to ``block16``.
@@ -117,7 +120,8 @@ def resnet_34(in_shape=(3, 32, 32), num_classes=10, widths=(64, 128, 256, 512), 
     return _resnet((3, 4, 6, 3), in_shape, num_classes, widths, inner)
 
 
-def resnet_20(in_shape=(3, 32, 32), num_classes=10, widths=(16, 32, 64), inner=None):
+def resnet_20(in_shape: Sequence[int] = (3, 32, 32), num_classes: int = 10, widths: Sequence[int] = (16, 32, 64),
+              inner: Sequence[int] | None = None) -> nn.Sequential:
     """ResNet-20, made for CIFAR: 3, 3, 3 blocks, 272,474 parameters on CIFAR-10.
 
     Layers and first weights as :func:`resnet_18`'s, with ``block1`` to ``block9``. The paper's shortcut between two stages
@@ -152,7 +156,8 @@ def resnet_20(in_shape=(3, 32, 32), num_classes=10, widths=(16, 32, 64), inner=N
     return _resnet((3, 3, 3), in_shape, num_classes, widths, inner)
 
 
-def resnet_56(in_shape=(3, 32, 32), num_classes=10, widths=(16, 32, 64), inner=None):
+def resnet_56(in_shape: Sequence[int] = (3, 32, 32), num_classes: int = 10, widths: Sequence[int] = (16, 32, 64),
+              inner: Sequence[int] | None = None) -> nn.Sequential:
     """ResNet-56, made for CIFAR: 9, 9, 9 blocks, 855,770 parameters on CIFAR-10.
 
     Layers and first weights as :func:`resnet_18`'s, with ``block1`` to ``block27``; shortcuts as :func:`resnet_20`'s, which
@@ -186,7 +191,8 @@ def resnet_56(in_shape=(3, 32, 32), num_classes=10, widths=(16, 32, 64), inner=N
     return _resnet((9, 9, 9), in_shape, num_classes, widths, inner)
 
 
-def _resnet(blocks, in_shape, num_classes, widths, inner):
+def _resnet(blocks: Sequence[int], in_shape: Sequence[int], num_classes: int, widths: Sequence[int],
+            inner: Sequence[int] | None) -> nn.Sequential:
     """A stem, so many blocks for each stage, and a head."""
     channels = integers("in_shape", in_shape, 3)[0]
     widths = integers("widths", widths, len(blocks))

@@ -1,14 +1,15 @@
 """Depthwise separable convolutions: each channel is filtered by itself, then a 1×1 convolution mixes the channels."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from torch import nn
 
 from switcher_lib.models.common import he_normal, integer, integers
 
 
-def mobilenet(in_shape=(3, 32, 32), num_classes=10,
-              widths=(32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)):
+def mobilenet(in_shape: Sequence[int] = (3, 32, 32), num_classes: int = 10,
+              widths: Sequence[int] = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)) -> nn.Sequential:
     """MobileNet (version 1) for small images: a stem and 13 separable blocks, 3,217,226 parameters on CIFAR-10.
 
     Layers: ``conv``, ``bn``, ``relu``, ``block1`` to ``block13`` (each ``depthwise``, ``bn1``, ``relu1``, ``pointwise``,

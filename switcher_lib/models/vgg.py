@@ -1,13 +1,15 @@
 """Convolutions in a row, with pools between them: a small net and VGG-16."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from torch import nn
 
 from switcher_lib.models.common import he_normal, integer, integers
 
 
-def conv_net(in_shape=(3, 32, 32), num_classes=10, widths=(32, 64, 128), batch_norm=True):
+def conv_net(in_shape: Sequence[int] = (3, 32, 32), num_classes: int = 10, widths: Sequence[int] = (32, 64, 128),
+             batch_norm: bool = True) -> nn.Sequential:
     """Three 3×3 convolutions, each followed by BatchNorm, ReLU and a pool that halves; then one linear layer.
 
     Layers: ``conv1``, ``bn1``, ``relu1``, ``pool1``, the same with 2 and 3, ``flatten``, ``fc``. 113,962
@@ -39,7 +41,7 @@ def conv_net(in_shape=(3, 32, 32), num_classes=10, widths=(32, 64, 128), batch_n
     if min(height, width) < 8:
         raise ValueError(f"in_shape={tuple(in_shape)} leaves no pixel after three pools; both sides must be "
                          f"at least 8.")
-    layers = OrderedDict()
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i, (n_in, n_out) in enumerate(zip((channels, *widths), widths), start=1):
         layers[f"conv{i}"] = nn.Conv2d(n_in, n_out, 3, padding=1, bias=not batch_norm)
         if batch_norm:
@@ -51,7 +53,8 @@ def conv_net(in_shape=(3, 32, 32), num_classes=10, widths=(32, 64, 128), batch_n
     return nn.Sequential(layers)
 
 
-def vgg_16_bn(in_shape=(3, 32, 32), num_classes=10, widths=(64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)):
+def vgg_16_bn(in_shape: Sequence[int] = (3, 32, 32), num_classes: int = 10,
+              widths: Sequence[int] = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)) -> nn.Sequential:
     """VGG-16 as CIFAR has it: 13 3×3 convolutions with BatchNorm and five pools, then one linear layer.
 
     Layers: ``conv1``, ``bn1``, ``relu1``, the same up to 13, with ``pool1`` to ``pool5`` behind 2, 4, 7, 10 and 13;
@@ -87,7 +90,8 @@ def vgg_16_bn(in_shape=(3, 32, 32), num_classes=10, widths=(64, 64, 128, 128, 25
     widths = integers("widths", widths, 13)
     if min(height, width) < 32:
         raise ValueError(f"in_shape={tuple(in_shape)} leaves no pixel after five pools; both sides must be at least 32.")
-    layers, pooled = OrderedDict(), (2, 4, 7, 10, 13)
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    pooled = (2, 4, 7, 10, 13)
     for i, (n_in, n_out) in enumerate(zip((channels, *widths), widths), start=1):
         layers[f"conv{i}"] = nn.Conv2d(n_in, n_out, 3, padding=1, bias=False)
         layers[f"bn{i}"] = nn.BatchNorm2d(n_out)

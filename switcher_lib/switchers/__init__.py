@@ -1,6 +1,10 @@
 """Who decides the scaling factors: one small class for each answer."""
 
+from collections.abc import Callable, Sequence
+
 from switcher_lib.errors import unknown_name
+from switcher_lib.gates import GateLike
+from switcher_lib.sites import Connections, Site
 from switcher_lib.switchers.base import Switcher, weight_blocks
 from switcher_lib.switchers.entry import EntrySwitcher
 from switcher_lib.switchers.fixed import FixedSwitcher, RandomSwitcher
@@ -25,7 +29,7 @@ __all__ = ["BudgetSwitcher", "EntrySwitcher", "FixedSwitcher", "FreeGates", "Har
            "StatsSwitcher", "Switcher", "UNetSwitcher", "keep_within", "make", "row_statistics", "weight_blocks"]
 
 
-def make(switcher, sites, gate=None):
+def make(switcher: str | Callable[..., Switcher], sites: Sequence[Site | Connections], gate: GateLike | None = None) -> Switcher:
     """Make a switcher for the given sites.
 
     Parameters

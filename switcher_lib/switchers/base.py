@@ -1,9 +1,19 @@
 """What every switcher is: a module from the task network's parameters to factors."""
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from switcher_lib import gates
+from switcher_lib.gates import GateLike
+from switcher_lib.sites import Connections, Site
+
+if TYPE_CHECKING:
+    from switcher_lib.switched import Switched
+
+Reads = Literal["incoming", "outgoing", "both"]
 
 
 class Switcher(nn.Module):
@@ -26,10 +36,11 @@ class Switcher(nn.Module):
         If an argument is out of its range, or the sites are of a level that this switcher cannot read.
     """
 
-    levels = ("neuron", "connection")    # what it can switch
-    end = 0.0    # progress of training at which after_step() has changed the structure for the last time
+    levels: tuple[str, ...] = ("neuron", "connection")    # what it can switch
+    sites: tuple[Any, ...]    # of Site or of Connections; a subclass for one of them may say which
+    end: float = 0.0    # progress of training at which after_step() has changed the structure for the last time
 
-    def __init__(self, sites, gate="clamp", saturation=None):
+    def __init__(self, sites: Sequence[Site | Connections], gate: GateLike = "clamp", saturation: float | None = None) -> None:
         super().__init__()
         level = "connection" if any(site.kind == "connection" for site in sites) else "neuron"
         if level not in self.levels:
@@ -41,15 +52,15 @@ class Switcher(nn.Module):
         self.sites = tuple(sites)
         self.gates = nn.ModuleDict({site.key: gates.make(gate) for site in self.sites})
 
-    def scores(self, params):
+    def scores(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: scores of the site's shape} for the parameters {name: tensor}."""
         raise NotImplementedError(f"{type(self).__name__} must write scores() or forward().")
 
-    def forward(self, params):
+    def forward(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: factors of the site's shape} for the parameters {name: tensor}."""
         return {key: self.gates[key](a) for key, a in self.scores(params).items()}
 
-    def p_on(self, factors):
+    def p_on(self, factors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: how far each neuron counts as on, in [0, 1]}, for the cost term.
 
         By min(s, 1), shrinking all factors pays, although the task network can undo it by growing its weights and
@@ -72,20 +83,20 @@ class Switcher(nn.Module):
         curves = {key: (1 + tau) * s.square() / (s.square() + tau) for key, s in factors.items()}
         return {key: curve + ((factors[key] != 0).to(curve.dtype) - curve).detach() for key, curve in curves.items()}
 
-    def penalty(self, params):
+    def penalty(self, params: dict[str, Tensor]) -> Tensor | float:
         """Return what the switcher adds to the task network's loss; 0 by default."""
         return 0.0
 
-    def after_step(self, net, t):
+    def after_step(self, net: "Switched", t: float) -> None:
         """Do what a schedule asks for after a task step of ``net``, at progress ``t`` in (0, 1]; nothing by default."""
 
     @property
-    def learns(self):
+    def learns(self) -> bool:
         """Whether there is anything to learn, so that switcher steps make sense."""
         return any(p.requires_grad for p in self.parameters())
 
 
-def weight_blocks(site, params, reads):
+def weight_blocks(site: Site, params: Mapping[str, Tensor], reads: Reads) -> Tensor:
     """Return what a switcher sees of a site's neurons, each block divided by its standard deviation.
 
     One division for a whole layer's block, so that a neuron whose weights are small still looks small.
@@ -108,7 +119,7 @@ def weight_blocks(site, params, reads):
     return torch.cat([piece / scale for pieces, scale in _blocks(site, params, reads) for piece in pieces], dim=1)
 
 
-def read_linear(linear, site, params, reads, scale=1.0):
+def read_linear(linear: nn.Linear, site: Site, params: Mapping[str, Tensor], reads: Reads, scale: float = 1.0) -> Tensor:
     """Return ``linear(scale * weight_blocks(site, params, reads))`` without building the blocks.
 
     A layer's weights are many and the linear layer is narrow: multiplying first and dividing afterwards spares two

@@ -1,8 +1,12 @@
 """A switcher that looks at one connection at a time, and at its two ends."""
 
-import torch
-from torch import nn
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor, nn
+
+from switcher_lib.gates import GateLike
+from switcher_lib.sites import Connections
 from switcher_lib.switchers.base import Switcher
 from switcher_lib.switchers.row import check_scorer, output_layer
 
@@ -37,13 +41,15 @@ class EntrySwitcher(Switcher):
     """
 
     levels = ("connection",)
+    sites: tuple[Connections, ...]
 
-    def __init__(self, sites, hidden=8, gate="clamp", bias=0.5, spread=1.0, saturation=None):
+    def __init__(self, sites: Sequence[Connections], hidden: int = 8, gate: GateLike = "clamp", bias: float = 0.5,
+                 spread: float = 1.0, saturation: float | None = None) -> None:
         super().__init__(sites, gate, saturation)
         check_scorer(hidden, spread)
         self.scorers = nn.ModuleDict({site.key: _EntryScorer(hidden, bias, spread) for site in self.sites})
 
-    def scores(self, params):
+    def scores(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: scores of the weight's shape}."""
         return {site.key: self.scorers[site.key](site.matrix(params)).reshape(site.shape) for site in self.sites}
 

@@ -1,8 +1,12 @@
 """Structure that nobody learns: given from outside, or drawn by a coin."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
+from torch import Tensor
 
 from switcher_lib.errors import unknown_name
+from switcher_lib.sites import Connections, Site
 from switcher_lib.switchers.base import Switcher
 
 
@@ -22,7 +26,7 @@ class FixedSwitcher(Switcher):
         If a site has no factors, or they have another shape or are not finite, or a key names no site.
     """
 
-    def __init__(self, sites, factors):
+    def __init__(self, sites: Sequence[Site | Connections], factors: Mapping[str, Tensor]) -> None:
         super().__init__(sites)
         for key in factors:
             if key not in (known := [site.key for site in sites]):
@@ -35,7 +39,7 @@ class FixedSwitcher(Switcher):
                 raise ValueError(f"factors[{site.key!r}] is {got}; it must be a finite tensor of shape {tuple(site.shape)}.")
             self.register_buffer(f"mask_{site.key}", s.detach().clone().to(torch.get_default_dtype()))
 
-    def forward(self, params):
+    def forward(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: factors of the site's shape}."""
         return {site.key: getattr(self, f"mask_{site.key}") for site in self.sites}
 
@@ -54,7 +58,7 @@ class RandomSwitcher(FixedSwitcher):
         Seed of the draw; None draws from PyTorch's global generator.
     """
 
-    def __init__(self, sites, off=0.5, seed=None):
+    def __init__(self, sites: Sequence[Site | Connections], off: float | dict[str, int] = 0.5, seed: int | None = None) -> None:
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         for key in off if isinstance(off, dict) else ():
             if key not in (known := [site.key for site in sites]):

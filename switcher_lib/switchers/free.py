@@ -1,8 +1,12 @@
 """The control: factors that look at nothing."""
 
-import torch
-from torch import nn
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor, nn
+
+from switcher_lib.gates import GateLike
+from switcher_lib.sites import Connections, Site
 from switcher_lib.switchers.base import Switcher
 
 
@@ -25,12 +29,13 @@ class FreeGates(Switcher):
         Standard deviation of the scores' starting values, at least 0.
     """
 
-    def __init__(self, sites, gate="clamp", bias=0.5, spread=0.1, saturation=None):
+    def __init__(self, sites: Sequence[Site | Connections], gate: GateLike = "clamp", bias: float = 0.5, spread: float = 0.1,
+                 saturation: float | None = None) -> None:
         super().__init__(sites, gate, saturation)
         if spread < 0:
             raise ValueError(f"spread={spread!r} must be at least 0.")
         self.free = nn.ParameterDict({site.key: nn.Parameter(bias + spread * torch.randn(site.shape)) for site in self.sites})
 
-    def scores(self, params):
+    def scores(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: scores of the site's shape}, whatever the parameters are."""
         return dict(self.free.items())

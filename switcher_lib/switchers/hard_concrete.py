@@ -1,10 +1,12 @@
 """L0 regularisation: a stochastic gate that is 0 with a probability one can differentiate."""
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from switcher_lib.sites import Connections, Site
 from switcher_lib.switchers.base import Switcher
 
 
@@ -30,7 +32,8 @@ class HardConcreteSwitcher(Switcher):
     Louizos, Welling and Kingma 2018, arXiv:1712.01312, equations 10 to 13.
     """
 
-    def __init__(self, sites, on=0.9, beta=2 / 3, gamma=-0.1, zeta=1.1):
+    def __init__(self, sites: Sequence[Site | Connections], on: float = 0.9, beta: float = 2 / 3, gamma: float = -0.1,
+                 zeta: float = 1.1) -> None:
         super().__init__(sites)
         for name, value, good, allowed in (("on", on, 0 < on < 1, "in (0, 1)"), ("beta", beta, beta > 0, "above 0"),
                                            ("gamma", gamma, gamma < 0, "below 0"), ("zeta", zeta, zeta > 1, "above 1")):
@@ -40,7 +43,7 @@ class HardConcreteSwitcher(Switcher):
         start = math.log(on / (1 - on))
         self.log_alpha = nn.ParameterDict({site.key: nn.Parameter(start + 0.01 * torch.randn(site.shape)) for site in self.sites})
 
-    def forward(self, params):
+    def forward(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: factors of the site's shape} in [0, 1]."""
         return {key: self._gate(a) for key, a in self.log_alpha.items()}
 
@@ -52,7 +55,7 @@ class HardConcreteSwitcher(Switcher):
             on = torch.sigmoid(log_alpha)
         return (on * (self.zeta - self.gamma) + self.gamma).clamp(0, 1)
 
-    def p_on(self, factors):
+    def p_on(self, factors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: P(s ≠ 0)}, whatever was drawn."""
         shift = self.beta * math.log(-self.gamma / self.zeta)
         return {key: torch.sigmoid(a - shift) for key, a in self.log_alpha.items()}

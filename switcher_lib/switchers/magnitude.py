@@ -1,9 +1,17 @@
 """The size of the weights decides, up to a budget; by whatever score, how a budget is kept."""
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
 import torch
+from torch import Tensor
 
 from switcher_lib.errors import unknown_name
+from switcher_lib.sites import Connections, Site
 from switcher_lib.switchers.fixed import FixedSwitcher
+
+if TYPE_CHECKING:
+    from switcher_lib.switched import Switched
 
 SCOPES = ("global", "layer")
 
@@ -33,7 +41,11 @@ class BudgetSwitcher(FixedSwitcher):
     The cubic schedule: Zhu and Gupta 2017, arXiv:1710.01878.
     """
 
-    def __init__(self, sites, budget, scope="global", start=1.0, end=1.0, interval=100):
+    steps: Tensor
+    done: Tensor
+
+    def __init__(self, sites: Sequence[Site | Connections], budget: int, scope: Literal["global", "layer"] = "global",
+                 start: float = 1.0, end: float = 1.0, interval: int = 100) -> None:
         super().__init__(sites, {site.key: torch.ones(site.shape) for site in sites})
         for name, value in (("budget", budget), ("interval", interval)):
             if not isinstance(value, int) or value < 1:
@@ -46,11 +58,11 @@ class BudgetSwitcher(FixedSwitcher):
         self.register_buffer("steps", torch.tensor(0))
         self.register_buffer("done", torch.tensor(False))
 
-    def importance(self, net):
+    def importance(self, net: "Switched") -> dict[str, Tensor]:
         """Return {site.key: scores of the site's shape}, the higher the better."""
         raise NotImplementedError(f"{type(self).__name__} must write importance().")
 
-    def after_step(self, net, t):
+    def after_step(self, net: "Switched", t: float) -> None:
         """Cut, when it is time."""
         self.steps += 1
         if self.done or t < self.start or (t < self.end and self.steps % self.interval):
@@ -80,7 +92,7 @@ class MagnitudeSwitcher(BudgetSwitcher):
     2017, arXiv:1608.08710, with the mean in place of the sum so that layers of different fan-in can be compared.
     """
 
-    def importance(self, net):
+    def importance(self, net: "Switched") -> dict[str, Tensor]:
         """Return {site.key: mean size of the weights}, of the site's shape."""
         params = net.params()
         return {site.key: _magnitude(site, params) for site in self.sites}
@@ -92,7 +104,8 @@ def _magnitude(site, params):
     return (site.rows(params) if site.own else site.columns(params)).detach().abs().mean(1)
 
 
-def keep_within(net, scores, budget, scope="global"):
+def keep_within(net: "Switched", scores: Mapping[str, Tensor], budget: float,
+                scope: Literal["global", "layer"] = "global") -> dict[str, Tensor]:
     """Return the masks that keep as many of the highest scores as a budget allows.
 
     Parameters

@@ -1,10 +1,15 @@
 """A switcher that looks at one neuron at a time."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from switcher_lib.errors import unknown_name
-from switcher_lib.switchers.base import Switcher, read_linear
+from switcher_lib.gates import GateLike
+from switcher_lib.sites import Site
+from switcher_lib.switchers.base import Reads, Switcher, read_linear
 
 
 class RowSwitcher(Switcher):
@@ -45,9 +50,12 @@ class RowSwitcher(Switcher):
     """
 
     levels = ("neuron",)
+    sites: tuple[Site, ...]
+    scorers: Any    # nn.ModuleDict of nn.Sequential
 
-    def __init__(self, sites, hidden=32, reads="incoming", gate="clamp", bias=0.5, spread=1.0, saturation=None, own=0.0,
-                 reach=None):
+    def __init__(self, sites: Sequence[Site], hidden: int = 32, reads: Reads = "incoming", gate: GateLike = "clamp",
+                 bias: float = 0.5, spread: float = 1.0, saturation: float | None = None, own: float = 0.0,
+                 reach: int | None = None) -> None:
         super().__init__(sites, gate, saturation)
         check_scorer(hidden, spread)
         if reads not in ("incoming", "outgoing", "both"):
@@ -66,7 +74,7 @@ class RowSwitcher(Switcher):
         """What the first layer's sum is multiplied by, and its first weights are divided by."""
         return 1.0 if self.reach is None else min(1.0, self.reach / first.in_features)
 
-    def scores(self, params):
+    def scores(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: scores (n,)}."""
         scores = {}
         for site in self.sites:
@@ -75,7 +83,7 @@ class RowSwitcher(Switcher):
         return {key: score + self.own * self.free[key] if self.own else score for key, score in scores.items()}
 
 
-def scorer(width, hidden, bias, spread=1.0):
+def scorer(width: int, hidden: int, bias: float, spread: float = 1.0) -> nn.Sequential:
     """Return an MLP from (n, width) to scores (n, 1), with one layer of ``hidden`` ReLUs, that starts near ``bias``.
 
     Parameters
@@ -98,7 +106,7 @@ def scorer(width, hidden, bias, spread=1.0):
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), out)
 
 
-def output_layer(hidden, bias, spread):
+def output_layer(hidden: int, bias: float, spread: float) -> nn.Linear:
     """Return the last layer of a scorer: from hidden activations to one score.
 
     Parameters
@@ -114,7 +122,7 @@ def output_layer(hidden, bias, spread):
     return out
 
 
-def check_scorer(hidden, spread=1.0):
+def check_scorer(hidden: int, spread: float = 1.0) -> None:
     """Raise a ``ValueError`` unless ``hidden`` is an integer of at least 1 and ``spread`` above 0."""
     if not isinstance(hidden, int) or hidden < 1:
         raise ValueError(f"hidden={hidden!r} must be an integer of at least 1.")

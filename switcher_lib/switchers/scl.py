@@ -1,9 +1,13 @@
 """Structure by masks under a unit step, learned through a stand-in for its derivative."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from switcher_lib.errors import unknown_name
+from switcher_lib.sites import Connections, Site
 from switcher_lib.switchers.base import Switcher
 
 
@@ -69,7 +73,8 @@ class SCLSwitcher(Switcher):
     formula of the normalisation, where λ joins, the starting values.
     """
 
-    def __init__(self, sites, proxy="identity", normalise=True, cost_inside=False, start=0.5, spread=0.1):
+    def __init__(self, sites: Sequence[Site | Connections], proxy: Literal["identity", "leaky_relu", "softplus"] = "identity",
+                 normalise: bool = True, cost_inside: bool = False, start: float = 0.5, spread: float = 0.1) -> None:
         super().__init__(sites)
         if proxy not in PROXIES:
             raise unknown_name("proxy", proxy, PROXIES, "proxy")
@@ -78,11 +83,11 @@ class SCLSwitcher(Switcher):
         self.proxy, self.normalise, self.cost_inside = proxy, normalise, cost_inside
         self.masks = nn.ParameterDict({site.key: nn.Parameter(start + spread * torch.randn(site.shape)) for site in self.sites})
 
-    def forward(self, params):
+    def forward(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: factors of the site's shape} in {0, 1}."""
         return {key: _Mask.apply(m, self.proxy, self.normalise) for key, m in self.masks.items()}
 
-    def p_on(self, factors):
+    def p_on(self, factors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: H(m)}, straight-through; outside the normalisation unless ``cost_inside``."""
         if self.cost_inside:
             return factors

@@ -1,9 +1,12 @@
 """A control: a switcher that reads the right numbers in the wrong places."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
+from switcher_lib.sites import Connections, Site
 from switcher_lib.switchers.base import Switcher
 
 
@@ -24,7 +27,7 @@ class ShuffledSwitcher(Switcher):
         Seed of the permutations; None draws from PyTorch's global generator.
     """
 
-    def __init__(self, sites, switcher, seed=None):
+    def __init__(self, sites: Sequence[Site | Connections], switcher: Callable[..., Switcher], seed: int | None = None) -> None:
         super().__init__(sites)
         if isinstance(switcher, Switcher) or not callable(switcher):
             raise TypeError(f"switcher={switcher!r} must be a factory of sites, such as RowSwitcher or "
@@ -37,18 +40,18 @@ class ShuffledSwitcher(Switcher):
                             "is nothing that shuffling could hide from it. Known to read what it is given: RowSwitcher, "
                             "StatsSwitcher, UNetSwitcher, EntrySwitcher.")
         generator = None if seed is None else torch.Generator().manual_seed(seed)
-        shapes = {}
+        shapes: dict[str, tuple[int, ...]] = {}
         for site in self.sites:
             shapes |= {site.name: site.shape} if site.kind == "connection" else {axis.name: axis.shape for axis in site.axes}
         self.names = {name: f"order_{i}" for i, name in enumerate(shapes)}    # a.b and a_b may both be there
         for name, shape in shapes.items():
             self.register_buffer(self.names[name], torch.randperm(math.prod(shape), generator=generator))
 
-    def forward(self, params):
+    def forward(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: factors of the site's shape}."""
         return self.switcher(self._shuffled(params))
 
-    def penalty(self, params):
+    def penalty(self, params: dict[str, Tensor]) -> Tensor | float:
         """Return what the switcher inside adds to the loss, for what it is shown."""
         return self.switcher.penalty(self._shuffled(params))
 
@@ -56,6 +59,6 @@ class ShuffledSwitcher(Switcher):
         return {name: p.flatten()[getattr(self, self.names[name])].view_as(p) if name in self.names else p
                 for name, p in params.items()}
 
-    def p_on(self, factors):
+    def p_on(self, factors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what the switcher inside returns."""
         return self.switcher.p_on(factors)

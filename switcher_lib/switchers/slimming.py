@@ -1,9 +1,16 @@
 """The size of BatchNorm's γ, kept small by an L1 penalty, decides."""
 
-import torch
-from torch import nn
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
+import torch
+from torch import Tensor, nn
+
+from switcher_lib.sites import Site
 from switcher_lib.switchers.magnitude import BudgetSwitcher
+
+if TYPE_CHECKING:
+    from switcher_lib.switched import Switched
 
 
 class SlimmingSwitcher(BudgetSwitcher):
@@ -30,8 +37,10 @@ class SlimmingSwitcher(BudgetSwitcher):
     """
 
     levels = ("neuron",)
+    sites: tuple[Site, ...]
 
-    def __init__(self, sites, budget, strength=1e-4, scope="global", start=1.0, end=1.0, interval=100):
+    def __init__(self, sites: Sequence[Site], budget: int, strength: float = 1e-4, scope: Literal["global", "layer"] = "global",
+                 start: float = 1.0, end: float = 1.0, interval: int = 100) -> None:
         super().__init__(sites, budget, scope, start, end, interval)
         if not strength >= 0:
             raise ValueError(f"strength={strength!r} must be at least 0.")
@@ -42,24 +51,24 @@ class SlimmingSwitcher(BudgetSwitcher):
         self.free = nn.ParameterDict({site.key: nn.Parameter(torch.ones(site.size)) for site in self.sites
                                       if site.key not in self.gamma})
 
-    def forward(self, params):
+    def forward(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: factors (n,)}: the mask, times the free scales where there are some."""
         masks = super().forward(params)
         return {key: mask * self.free[key] if key in self.free else mask for key, mask in masks.items()}
 
-    def scales(self, params):
+    def scales(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: scales (n,)}: γ, or the free ones."""
         return {site.key: self.free[site.key] if site.key in self.free else self.gamma[site.key].read(params)[:, 0]
                 for site in self.sites}    # read, for a BatchNorm behind a concatenation has the γ of several sites
 
-    def penalty(self, params):
+    def penalty(self, params: dict[str, Tensor]) -> Tensor | float:
         """Return ``λ Σ|γ|`` until the last cut, and 0 from then on: what is left is trained without it."""
         return 0.0 if self.done else self.strength * sum(scale.abs().sum() for scale in self.scales(params).values())
 
-    def importance(self, net):
+    def importance(self, net: "Switched") -> dict[str, Tensor]:
         """Return {site.key: ``|γ|`` (n,)}."""
         return {key: scale.detach().abs() for key, scale in self.scales(net.params()).items()}
 
-    def p_on(self, factors):
+    def p_on(self, factors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: 1 where a neuron is on}: slimming's price is its penalty, not the cost term."""
         return {key: (s != 0).to(s.dtype) for key, s in factors.items()}

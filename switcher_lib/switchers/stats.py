@@ -1,8 +1,13 @@
 """A switcher that reads statistics: one for all layers, all widths, all orders of the neurons."""
 
-import torch
-from torch import nn
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from switcher_lib.gates import GateLike
+from switcher_lib.sites import Site
 from switcher_lib.switchers.base import Switcher
 from switcher_lib.switchers.row import check_scorer, scorer
 
@@ -35,15 +40,18 @@ class StatsSwitcher(Switcher):
     """
 
     levels = ("neuron",)
+    sites: tuple[Site, ...]
+    scorer: Any    # nn.Sequential, or nn.ModuleDict of them
 
-    def __init__(self, sites, hidden=32, shared=True, gate="clamp", bias=0.5, saturation=None):
+    def __init__(self, sites: Sequence[Site], hidden: int = 32, shared: bool = True, gate: GateLike = "clamp", bias: float = 0.5,
+                 saturation: float | None = None) -> None:
         super().__init__(sites, gate, saturation)
         check_scorer(hidden)
         self.shared = shared
         self.scorer = scorer(STATISTICS, hidden, bias) if shared else nn.ModuleDict(
             {site.key: scorer(STATISTICS, hidden, bias) for site in self.sites})
 
-    def scores(self, params):
+    def scores(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: scores (n,)}."""
         return {site.key: (self.scorer if self.shared else self.scorer[site.key])(row_statistics(site, params)).squeeze(-1)
                 for site in self.sites}
@@ -52,7 +60,7 @@ class StatsSwitcher(Switcher):
 STATISTICS = 15    # 6 of the incoming weights, 6 of the outgoing ones, 3 of the layer
 
 
-def row_statistics(site, params):
+def row_statistics(site: Site, params: Mapping[str, Tensor]) -> Tensor:
     """Describe a site's neurons by statistics that no permutation of neurons can change.
 
     Parameters

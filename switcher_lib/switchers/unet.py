@@ -1,9 +1,14 @@
 """The switcher of the papers, as far as it is known: a U-Net that sees a layer's weights as an image."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from switcher_lib.gates import GateLike
+from switcher_lib.sites import Connections, Site
 from switcher_lib.switchers.base import Switcher
 
 
@@ -36,7 +41,9 @@ class UNetSwitcher(Switcher):
     gate. Not known, and chosen here: two convolutions a level, transposed convolutions going up, the depth.
     """
 
-    def __init__(self, sites, channels=(8, 16, 32, 64, 128), reads=None, gate="relu_bn", saturation=None):
+    def __init__(self, sites: Sequence[Site | Connections], channels: Sequence[int] = (8, 16, 32, 64, 128),
+                 reads: Literal["incoming", "outgoing"] | None = None, gate: GateLike = "relu_bn",
+                 saturation: float | None = None) -> None:
         super().__init__(sites, gate, saturation)
         if len(channels) < 1 or any(not isinstance(c, int) or c < 1 for c in channels):
             raise ValueError(f"channels={channels!r} must be positive integers, at least one.")
@@ -56,7 +63,7 @@ class UNetSwitcher(Switcher):
         """How many columns the last convolution reads: all of them for neurons, one for connections."""
         return 1 if site.kind == "connection" else self._axis(site).width
 
-    def scores(self, params):
+    def scores(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: scores of the site's shape}."""
         scores = {}
         for site in self.sites:

@@ -5,13 +5,15 @@ So few epochs must do, for dense too: all searches of a seed start from one netw
 while, look for at most an epoch, and leave the other epochs to what is left.
 """
 
+from typing import Any
+
 from switcher_lib.experiments.catalogue.recipes import BATCH, Course, comparison, free, magnitude, row, slimming, tuning
 from switcher_lib.experiments.specs import Experiment
 
 SGD = {"lr": 0.2, "momentum": 0.9, "weight_decay": 5e-4}
 
 
-def course(epochs, before, search, precision="bfloat16", check_every=4, **switched):
+def course(epochs: int, before: int, search: int, precision: str = "bfloat16", check_every: int = 4, **switched: Any) -> Course:
     """Return what all methods share on CIFAR-10.
 
     Parameters

@@ -1,8 +1,13 @@
 """What specifications are made of: the settings that all methods of a comparison share, and one function for each method."""
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from switcher_lib.experiments.specs import Experiment, priced
+
+Spec = dict[str, Any]
+Recipe = Callable[[int], Spec]    # from the size to a specification
 
 SGD = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-4}
 FAST = {**SGD, "lr": 0.08}
@@ -41,21 +46,22 @@ class Course:
 
     epochs: int
     search: int
-    sgd: dict
-    switched: dict
-    finetune: dict
+    sgd: Spec
+    switched: Spec
+    finetune: Spec
     tuned_at: int | None = None
     check_every: int | None = None
     precision: str | None = None
     warmup: int = 0
     augment: str | None = None
-    pretrain: dict | None = None
+    pretrain: Spec | None = None
 
     def _fit(self, epochs, every, **more):
         told = {"precision": self.precision, "augment": self.augment}
         return {"epochs": epochs, "batch_size": BATCH, "every": every, **more, **_given(told)}
 
-    def by_cost(self, switcher, size, *, options=None, cost, lr, every, check_every=None, **switched):
+    def by_cost(self, switcher: str, size: int, *, options: Spec | None = None, cost: float, lr: float, every: int | str,
+                check_every: int | None = None, **switched: Any) -> Spec:
         """Specify a search by the switcher's own learning, against a cost that rises until it is small enough.
 
         Parameters
@@ -87,7 +93,7 @@ class Course:
                 "fit": self._fit(self.search, every, stop_at=size, cost={"start": 0.0, "end": cost, "until": 0.8, **late},
                                  **({"check_every": check} if check else {}), **alone)}
 
-    def by_cut(self, switcher, size, *, epochs, options, every=8):
+    def by_cut(self, switcher: str, size: int, *, epochs: int, options: Spec, every: int | str = 8) -> Spec:
         """Specify a search that scores, and cuts what is over a budget.
 
         Parameters
@@ -107,7 +113,7 @@ class Course:
                 "task_sgd": self.sgd, "finetune": self.finetune, "switcher_adam": {"lr": 1e-3},
                 **_given({"pretrain": self.pretrain}), "fit": self._fit(epochs, every, schedule="constant")}
 
-    def plain(self, **more):
+    def plain(self, **more: Any) -> Spec:
         """Specify a network without a switcher, with the whole budget of epochs.
 
         Parameters
@@ -127,7 +133,7 @@ def _given(fields):
 
 # -- the methods: each takes a course and its settings, and returns a function from the size to a specification
 
-def row(course, cost, lr, **options):
+def row(course: Course, cost: float, lr: float, **options: Any) -> Recipe:
     """Return the row switcher's.
 
     Parameters
@@ -144,7 +150,7 @@ def row(course, cost, lr, **options):
                                        every=4, refresh=4, check_every=course.check_every or 10)
 
 
-def entry(course, cost, lr, every):
+def entry(course: Course, cost: float, lr: float, every: int) -> Recipe:
     """Return the entry switcher's.
 
     Parameters
@@ -158,7 +164,7 @@ def entry(course, cost, lr, every):
                                        check_every=10)
 
 
-def free(course, cost, lr, every=4, **options):
+def free(course: Course, cost: float, lr: float, every: int | str = 4, **options: Any) -> Recipe:
     """Return free gates'.
 
     Parameters
@@ -173,7 +179,7 @@ def free(course, cost, lr, every=4, **options):
     return lambda size: course.by_cost("free", size, options={"saturation": 0.3, **options}, cost=cost, lr=lr, every=every)
 
 
-def l0(course, cost, lr, **options):
+def l0(course: Course, cost: float, lr: float, **options: Any) -> Recipe:
     """Return hard concrete's.
 
     Parameters
@@ -188,7 +194,7 @@ def l0(course, cost, lr, **options):
     return lambda size: course.by_cost("hard_concrete", size, options=options, cost=cost, lr=lr, every="joint")
 
 
-def scl(course, cost, lr, every):
+def scl(course: Course, cost: float, lr: float, every: int | str) -> Recipe:
     """Return SCL's.
 
     Parameters
@@ -201,7 +207,7 @@ def scl(course, cost, lr, every):
     return lambda size: course.by_cost("scl", size, cost=cost, lr=lr, every=every)
 
 
-def slimming(course, strength, scope="layer", epochs=8, add_norm=True):
+def slimming(course: Course, strength: float, scope: str = "layer", epochs: int = 8, add_norm: bool = True) -> Recipe:
     """Return network slimming's.
 
     Parameters
@@ -220,7 +226,7 @@ def slimming(course, strength, scope="layer", epochs=8, add_norm=True):
     return lambda size: {**course.by_cut("slimming", size, epochs=epochs, options=options, every="joint"), **model}
 
 
-def magnitude(course, epochs, **options):
+def magnitude(course: Course, epochs: int, **options: Any) -> Recipe:
     """Return magnitude's.
 
     Parameters
@@ -235,7 +241,8 @@ def magnitude(course, epochs, **options):
     return lambda size: course.by_cut("magnitude", size, epochs=epochs, options=options)
 
 
-def tuning(what, model, course, trials, size, data="mnist"):
+def tuning(what: str, model: str, course: Course, trials: Mapping[str, Sequence[Recipe]], size: int,
+           data: str = "mnist") -> Experiment:
     """Return the experiment in which each method's settings are chosen, on the validation split.
 
     Parameters
@@ -259,7 +266,8 @@ def tuning(what, model, course, trials, size, data="mnist"):
         methods={f"{method}, trial {i}": {size: make(size)} for method, makes in trials.items() for i, make in enumerate(makes)})
 
 
-def comparison(question, model, course, trials, choice, sizes, controls, **more):
+def comparison(question: str, model: str, course: Course, trials: Mapping[str, Sequence[Recipe]], choice: Mapping[str, int],
+               sizes: Sequence[int], controls: Mapping[str, Callable[[dict[str, Any], int], Spec]], **more: Any) -> Experiment:
     """Return the experiment in which each method runs at every size, by the settings that won.
 
     Parameters
@@ -279,7 +287,7 @@ def comparison(question, model, course, trials, choice, sizes, controls, **more)
     **more
         Further arguments of :class:`Experiment`: ``data`` where it is not MNIST, ``seeds``, ``curve``.
     """
-    methods = {"dense": course.plain()}
+    methods: dict[str, dict[Any, Any]] = {"dense": course.plain()}
     methods |= {method: {size: trials[method][i](size) for size in sizes} for method, i in choice.items()}
     methods |= {name: {size: make(methods, size) for size in sizes} for name, make in controls.items()}
     return Experiment(**{"question": question, "model": model, "data": "mnist", "epochs": course.epochs, "methods": methods,
