@@ -12,6 +12,7 @@ An explorer stands as its first picture, with a link to the page where it works.
 
 import argparse
 import base64
+import contextlib
 import html
 import os
 import re
@@ -95,7 +96,11 @@ class Assembly:
             caption.string = caption.get_text().replace(" With scripts switched on, you can change it here.", "")
             caption.append(BeautifulSoup(f' <a class="pdf-explorer" href="{place}">Change it yourself: open this explorer on the book’s site.</a>',
                                          "html.parser"))
+        seen = set()
         for element in article.find_all(True):
+            if element.get("id") in seen:    # sphinx-exercise gives all contents of a page one name
+                del element["id"]
+            seen.add(element.get("id"))
             for attribute in ("id", "for"):
                 if element.get(attribute):
                     element[attribute] = anchor(name, element[attribute])
@@ -182,11 +187,22 @@ def only_local(route):
         route.abort()
 
 
-def print_document(assembly, document, pdf, chromium):
-    """Print the document; returns nothing, and raises RuntimeError for a formula that could not be set."""
+@contextlib.contextmanager
+def chromium():
+    """A headless Chromium under playwright, closed afterwards."""
+    names = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"]
+    found = next(filter(None, map(shutil.which, filter(None, names))), None)
+    if found is None:
+        raise SystemExit("No Chromium here to print with: install Debian's chromium, or name one in CHROMIUM.")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-        context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=2)
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+def print_document(assembly, document, pdf, browser):
+    """Print the document; returns nothing, and raises RuntimeError for a formula that could not be set."""
+    with contextlib.closing(browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=2)) as context:
         context.set_default_timeout(MINUTES * 60_000)
         context.route("**/*", only_local)
         text = document.read_text(encoding="utf-8")
@@ -205,7 +221,6 @@ def print_document(assembly, document, pdf, chromium):
         numbers = pages_of(pdf)
         page.evaluate("numbers => document.querySelectorAll('.pdf-number').forEach(e => e.textContent = numbers[e.dataset.of])", numbers)
         page.pdf(**options, outline=True, tagged=True)
-        browser.close()
     if pages_of(pdf) != numbers:
         raise RuntimeError("The contents' page numbers moved the pages that they number.")
 
@@ -230,15 +245,7 @@ def finish(pdf, title, time):
         return len(told.pages)
 
 
-def find_chromium():
-    names = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"]
-    found = next(filter(None, map(shutil.which, filter(None, names))), None)
-    if found is None:
-        raise SystemExit("No Chromium here to print with: install Debian's chromium, or name one in CHROMIUM.")
-    return found
-
-
-def make(site, pdf, only=()):
+def make(site, pdf, only=(), browser=None):
     """Write the PDF of the built pages; returns its number of pages.
 
     Parameters
@@ -249,6 +256,8 @@ def make(site, pdf, only=()):
         The file to write; the document that it is printed from is left beside it, with the ending .html.
     only : sequence of str, default ()
         Names of pages, such as "05-mnist"; empty for the whole book.
+    browser : playwright's Browser, default None
+        What prints; None starts one.
 
     Raises
     ------
@@ -268,7 +277,8 @@ def make(site, pdf, only=()):
     document = Path(pdf).with_suffix(".html").resolve()
     document.parent.mkdir(parents=True, exist_ok=True)
     document.write_text(assembly.document(publication.library_version(ROOT), publication.in_words(time) if time else ""), encoding="utf-8")
-    print_document(assembly, document, Path(pdf), find_chromium())
+    with contextlib.nullcontext(browser) if browser else chromium() as printer:
+        print_document(assembly, document, Path(pdf), printer)
     return finish(Path(pdf), "Reading the Weights", time)
 
 
