@@ -20,7 +20,7 @@ BUILD = mkdir -p _build; $(BIN)/jupyter-book build . -W -n --keep-going --quiet 
   || { cat _build/build.log; rm -rf _build/.doctrees; echo "The book was not built: see the warnings above."; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-book test-notebooks test-unit execute bench serve lock lock-lowest browser sandbox clean \
+.PHONY: help book pdf site test test-book test-notebooks test-unit execute bench serve lock lock-lowest browser sandbox clean \
   assignments assignments-seed assignments-matrix assignments-trial grade
 .NOTPARALLEL:
 
@@ -32,6 +32,15 @@ help: ## list the commands
 book: $(STAMP) ## build the book from the committed outputs and say where to open it
 	@$(call BUILD)
 	@echo "The book is ready. Open $(BOOK)/index.html in a browser: no server and no network needed."
+
+pdf: book browser ## write the book as one PDF, _build/reading-the-weights.pdf (needs a Chromium)
+	@$(BIN)/python book/_scripts/make_pdf.py
+
+# In a folder of its own: what `make book` has built stays as it is, without the downloads that only the site offers.
+site: $(STAMP) browser ## write what is published: _build/site, with an offline zip and the PDF (BOOK_URL= for a domain of your own)
+	@rm -rf _build/publish; export BOOK_DOWNLOADS=1; $(call BUILD,--path-output _build/publish)
+	@$(BIN)/python book/_scripts/make_pdf.py --site _build/publish/_build/html
+	@$(BIN)/python book/_scripts/make_site.py
 
 test: $(STAMP) browser sandbox ## run everything: the strict book build, every notebook, the unit and page tests
 	@$(MAKE) --no-print-directory -k test-book test-notebooks test-unit

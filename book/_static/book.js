@@ -15,3 +15,6 @@ addEventListener("load", async () => {
   reachable();
 });
 addEventListener("resize", reachable);
+
+// From a disk the search finds pages, but a browser does not let it read them for an excerpt: don't try.
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
