@@ -20,7 +20,7 @@ BUILD = mkdir -p _build; $(BIN)/jupyter-book build . -W -n --keep-going --quiet 
   || { cat _build/build.log; rm -rf _build/.doctrees; echo "The book was not built: see the warnings above."; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book test test-book test-notebooks test-unit execute bench serve lock browser sandbox clean \
+.PHONY: help book test test-book test-notebooks test-unit execute bench serve lock fork browser sandbox clean \
   assignments assignments-seed assignments-matrix assignments-trial grade
 .NOTPARALLEL:
 
@@ -81,6 +81,9 @@ lock: $(STAMP) ## write requirements.lock from what .venv holds
 	@{ sed -n '/^#/p' requirements.lock; \
 	   $(BIN)/python -m pip freeze --exclude-editable | grep -viE '^(nvidia-|cuda-|triton)|file:|@ ' | sort -f; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
+
+fork: ## name another repository everywhere: REPO=https://github.com/YOU/COURSE (BRANCH=main)
+	@$(PYTHON) book/_scripts/fork.py $(if $(REPO),--repo "$(REPO)") $(if $(BRANCH),--branch "$(BRANCH)")
 
 clean: ## remove what was built and cached, but not .venv
 	rm -rf _build .cache .pytest_cache .hypothesis build *.egg-info
