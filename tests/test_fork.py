@@ -56,7 +56,7 @@ def test_a_fork_names_its_own_repository_everywhere_and_attributes_the_original(
     assert {str(p): repository_names(text, COURSE.url) for p, text in fork.texts(copy) if repository_names(text, COURSE.url)} == {}
     for path in [*copy.glob("book/*.ipynb"), *copy.glob("book/assignments/source/*/*.ipynb")]:
         assert fork.first_lines(COURSE) in first_code(path), path.name
-    assert f"branches: [{COURSE.branch}]" in (copy / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    assert f"branches: [{COURSE.branch}]" in (copy / ".github/workflows/pages.yml").read_text(encoding="utf-8")
 
     assert fork.fork(copy, COURSE) == []
     fork.fork(copy, HERE)
