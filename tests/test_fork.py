@@ -135,8 +135,8 @@ def test_the_command_says_what_is_wrong_and_changes_nothing(copy):
     assert run.returncode != 0 and "REPO='https://github.com/you' is not the address" in run.stderr and "Nothing was changed." in run.stderr
     assert tree(copy) == before
     run = subprocess.run([*command[:3], "REPO=https://github.com/you/course/"], cwd=copy, capture_output=True, text=True)
-    assert run.returncode == 0 and "https://github.com/you/course, branch main" in run.stdout and "LICENSE-CONTENT keeps" in run.stdout
-    assert fork.current(copy) == ("you", "course", "main")
+    assert run.returncode == 0 and f"https://github.com/you/course, branch {HERE.branch}: " in run.stdout and "LICENSE-CONTENT keeps" in run.stdout
+    assert fork.current(copy) == ("you", "course", HERE.branch)
 
 
 @pytest.mark.parametrize("step, at", [("replace", 4), ("write_bytes", 4)])
