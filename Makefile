@@ -20,8 +20,8 @@ BUILD = mkdir -p _build; $(BIN)/jupyter-book build . -W -n --keep-going --quiet 
   || { cat _build/build.log; rm -rf _build/.doctrees; echo "The book was not built: see the warnings above."; exit 1; }
 
 .DEFAULT_GOAL := help
-.PHONY: help book pdf site test test-book test-notebooks test-unit execute bench serve lock lock-lowest browser sandbox clean \
-  assignments assignments-seed assignments-matrix assignments-trial grade
+.PHONY: help book pdf site test test-book test-notebooks test-unit execute bench serve links lock lock-lowest fork browser \
+  sandbox clean assignments assignments-seed assignments-matrix assignments-trial grade
 .NOTPARALLEL:
 
 help: ## list the commands
@@ -68,6 +68,9 @@ serve: book ## build the book and serve it on this machine (PORT=8000)
 	@echo "http://127.0.0.1:$(PORT)/ (Ctrl-C stops it)"
 	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(BOOK)
 
+links: $(STAMP) ## ask every address outside the book whether it is still there (needs the network)
+	@$(BIN)/jupyter-book build . --builder linkcheck
+
 assignments: $(STAMP) ## write the assignments' student versions, a folder and a zip (OUT=_build/assignments)
 	@$(GRADER) make $(SEED_ARG) $(if $(OUT),--out "$(OUT)")
 
@@ -86,10 +89,14 @@ assignments-matrix: $(STAMP) ## run the catalogues of wrong answers and write th
 assignments-trial: $(STAMP) sandbox ## grade 100 made-up submissions, 10 of them hostile, with a kill in between
 	@$(GRADER) trial $(if $(JOBS),--jobs "$(JOBS)")
 
-lock: $(STAMP) ## write requirements.lock from what .venv holds
+lock: $(STAMP) ## write requirements.lock from what .venv holds, and from it what Binder installs
 	@{ sed -n '/^#/p' requirements.lock; \
 	   $(BIN)/python -m pip freeze --all --exclude-editable | grep -viE '^(nvidia-|cuda-|triton|pip==)|file:|@ ' | sort -f; } > requirements.lock.new
 	@mv requirements.lock.new requirements.lock
+	@$(BIN)/python book/_scripts/binder.py
+
+fork: ## name another repository everywhere: REPO=https://github.com/YOU/COURSE (BRANCH=main)
+	@$(PYTHON) book/_scripts/fork.py $(if $(REPO),--repo "$(REPO)") $(if $(BRANCH),--branch "$(BRANCH)")
 
 lock-lowest: ## write constraints-lowest.txt: the lowest version of everything that requirements.txt allows
 	@{ sed -n '/^#/p' constraints-lowest.txt; sed -nE 's/^([A-Za-z0-9_.-]+)>=([^,]+).*/\1==\2/p' requirements.txt; } > constraints-lowest.txt.new

@@ -3,6 +3,7 @@
 Every checker here is shown to go red: each has a test with a small planted violation.
 """
 
+import html as escapes
 import importlib.util
 import json
 import os
@@ -220,6 +221,42 @@ def test_every_image_of_a_page_has_words(html):
 
 def test_every_notebook_has_a_page(html):
     assert [p.stem for p in NOTEBOOKS if not (html / "book" / f"{p.stem}.html").exists()] == []
+
+
+def buttons(page):
+    """The addresses behind the buttons at the top of a built page."""
+    bar = re.search(r'<div class="article-header-buttons">(.*?)<div id="jb-print-docs-body"', page, re.DOTALL)[1]
+    return [escapes.unescape(address) for address in re.findall(r'<a href="([^"]+)"', bar)]
+
+
+def button_faults(name, found):
+    """What is wrong with a page's buttons: of a notebook Binder, Colab, source, issue and download; of another page the last three."""
+    with open(ROOT / "_config.yml", encoding="utf-8") as file:
+        repository = yaml.safe_load(file)["repository"]
+    url, branch = repository["url"], repository["branch"]
+    owner_name, suffix = url.removeprefix("https://github.com/"), next(s for s in (".ipynb", ".md") if (ROOT / f"{name}{s}").exists())
+    wanted = {url, f"{url}/blob/{branch}/{name}{suffix}" + "?plain=1" * (suffix == ".md"),
+              f"{url}/issues/new?title=Issue%20on%20page%20%2F{name}.html&body=Your%20issue%20content%20here.",
+              f"{'../' * name.count('/')}_sources/{name}{suffix}"}
+    if suffix == ".ipynb":
+        wanted |= {f"https://mybinder.org/v2/gh/{owner_name}/{branch}?urlpath=lab/tree/{name}.ipynb",
+                   f"https://colab.research.google.com/github/{owner_name}/blob/{branch}/{name}.ipynb"}
+    return sorted(wanted ^ set(found))
+
+
+def test_every_button_leads_to_what_is_in_the_repository(html):
+    toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
+    pages = {name: buttons((html / f"{name}.html").read_text(encoding="utf-8")) for name in re.findall(r"(?:file|root): (\S+)", toc)}
+    assert {name: wrong for name, found in pages.items() if (wrong := button_faults(name, found))} == {}
+    downloads = [html / name / ".." / address for name, found in pages.items() for address in found if "_sources/" in address]
+    assert [str(path) for path in downloads if not path.resolve().is_file()] == [] and len(downloads) == len(pages)
+
+
+def test_planted_button_is_found():
+    start, end = '<div class="article-header-buttons">', '<div id="jb-print-docs-body"'
+    assert buttons(f'{start}<a href="x?a=1&amp;b=2">{end}<a href="y">') == ["x?a=1&b=2"]
+    with_launch = button_faults("book/notation", ["https://mybinder.org/v2/gh/x/y/main?urlpath=lab/tree/book/notation.md"])
+    assert any("mybinder" in address for address in with_launch) and any("blob" in address for address in with_launch)
 
 
 @pytest.mark.browser
