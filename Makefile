@@ -69,7 +69,7 @@ serve: book ## build the book and serve it on this machine (PORT=8000)
 	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory $(BOOK)
 
 links: $(STAMP) ## ask every address outside the book whether it is still there (needs the network)
-	@$(BIN)/jupyter-book build . --builder linkcheck
+	@$(BIN)/jupyter-book build . --builder linkcheck --path-output _build/links
 
 assignments: $(STAMP) ## write the assignments' student versions, a folder and a zip (OUT=_build/assignments)
 	@$(GRADER) make $(SEED_ARG) $(if $(OUT),--out "$(OUT)")
