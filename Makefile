@@ -83,7 +83,7 @@ lock: $(STAMP) ## write requirements.lock from what .venv holds
 	@mv requirements.lock.new requirements.lock
 
 lock-lowest: ## write constraints-lowest.txt: the lowest version of everything that requirements.txt allows
-	@{ sed -n '/^#/p' constraints-lowest.txt; sed -nE 's/^([A-Za-z0-9_.-]+)>=([^,]+).*/\1==\2/p' requirements.txt; } > constraints-lowest.txt.new
+	@{ sed -n '/^#/p; /^[a-z]*</p' constraints-lowest.txt; sed -nE 's/^([A-Za-z0-9_.-]+)>=([^,]+).*/\1==\2/p' requirements.txt; } > constraints-lowest.txt.new
 	@mv constraints-lowest.txt.new constraints-lowest.txt
 
 clean: ## remove what was built and cached, but not .venv
