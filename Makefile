@@ -99,7 +99,7 @@ fork: ## name another repository everywhere: REPO=https://github.com/YOU/COURSE 
 	@$(PYTHON) book/_scripts/fork.py $(if $(REPO),--repo "$(REPO)") $(if $(BRANCH),--branch "$(BRANCH)")
 
 lock-lowest: ## write constraints-lowest.txt: the lowest version of everything that requirements.txt allows
-	@{ sed -n '/^#/p' constraints-lowest.txt; sed -nE 's/^([A-Za-z0-9_.-]+)>=([^,]+).*/\1==\2/p' requirements.txt; } > constraints-lowest.txt.new
+	@{ sed -n '/^#/p; /^[a-z]*</p' constraints-lowest.txt; sed -nE 's/^([A-Za-z0-9_.-]+)>=([^,]+).*/\1==\2/p' requirements.txt; } > constraints-lowest.txt.new
 	@mv constraints-lowest.txt.new constraints-lowest.txt
 
 clean: ## remove what was built and cached, but not .venv

@@ -431,6 +431,8 @@ def test_a_loss_needs_to_know_whose_turn_it_is(net, given, words):
     assert str(caught.value) == words
     with pytest.raises(ValueError, match="turn=None asks for outputs"):
         net(torch.randn(4, 6), cost=0.5)
+    with pytest.raises(ValueError, match="turn='switcher' asks for a loss, which needs y and loss_fn."):
+        net(torch.randn(4, 6), turn="switcher")
 
 
 # -------- state
