@@ -169,7 +169,7 @@ class Evaluation:
         return 100 * (1 - self.accuracy)
 
 
-def evaluate(net: nn.Module, split: Split, *, batch_size: int = 2000, loss_fn: LossFn = F.cross_entropy) -> Evaluation:
+def evaluate(net: nn.Module, split: Split, *, batch_size: int = 256, loss_fn: LossFn = F.cross_entropy) -> Evaluation:
     """Evaluate a network in eval mode; a switched one with its factors at the current θ.
 
     Parameters
@@ -178,8 +178,8 @@ def evaluate(net: nn.Module, split: Split, *, batch_size: int = 2000, loss_fn: L
         The network.
     split : Split
         Images and labels, from :func:`switcher_lib.data.load`.
-    batch_size : int, default 2000
-        At least 1.
+    batch_size : int, default 256
+        At least 1. On a CPU much larger ones are slower for convolutions: their maps fall out of the caches.
     loss_fn : callable, default cross-entropy
         A mean over the batch.
 
