@@ -185,6 +185,7 @@ def test_unpacked_zip_works_without_a_network(html, tmp_path, page):
     make_site.make_zip(html, tmp_path / "book.zip", "1.0")
     with zipfile.ZipFile(tmp_path / "book.zip") as packed:
         packed.extractall(tmp_path / "a folder of mine")
+    page.add_init_script("localStorage.setItem('mode', 'auto')")    # the theme complains where no mode was ever chosen
     complaints = []
     page.on("console", lambda told: complaints.append(told.text) if told.type == "error" else None)
     top = tmp_path / "a folder of mine" / "reading-the-weights-1.0"

@@ -87,7 +87,7 @@ class Assembly:
         for sheet in soup.head.select('link[rel="stylesheet"]'):
             self.sheets[urljoin(f"{self.site.as_uri()}/{name}.html", sheet["href"].split("?")[0])] = None
         article = soup.select_one("article.bd-article")
-        for unwanted in article.select("a.headerlink, script, noscript, link, button"):
+        for unwanted in article.select("a.headerlink, script, noscript, link, button, .book-offline"):
             unwanted.decompose()
         for folded in article.select("details"):
             folded["open"] = ""
