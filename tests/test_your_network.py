@@ -30,7 +30,7 @@ def given():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sl.data, "load", lambda name: load("digits_rgb"))
         for name in GIVEN:
-            exec(re.sub(r"^ *%pip.*$", "    pass", cells()[name], flags=re.MULTILINE), names)
+            exec(re.sub(r"^ *[!%].*$", "    pass", cells()[name], flags=re.MULTILINE), names)
     return names
 
 
