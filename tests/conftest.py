@@ -1,13 +1,15 @@
 """What the tests share: reproducible draws, the built book, and a browser that cannot reach any network."""
 
 import os
-import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "book" / "_scripts"))    # the scripts of the book; they import each other
+import headless  # noqa: E402
 
 # The same examples in every run, and no time limit for a single example on a busy machine.
 settings.register_profile("book", deadline=None, derandomize=True, print_blob=True)
@@ -34,21 +36,18 @@ def html(root):
 @pytest.fixture(scope="session")
 def chromium():
     """Where a Chromium is; CHROMIUM names one that is not on the path."""
-    names = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"]
-    found = next(filter(None, map(shutil.which, filter(None, names))), None)
+    found = headless.find()
     if found is None:
-        pytest.skip("no Chromium here: install Debian's chromium, or name one in CHROMIUM")
+        pytest.skip(headless.MISSING)
     return found
 
 
 @pytest.fixture(scope="session")
 def browser(chromium):
     """A headless Chromium under playwright, once per worker."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+    pytest.importorskip("playwright.sync_api")
+    with headless.chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture

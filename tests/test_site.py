@@ -3,7 +3,6 @@
 import html as text
 import os
 import re
-import sys
 import threading
 import zipfile
 from functools import partial
@@ -15,7 +14,6 @@ import pytest
 from test_book import barriers, load_script
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "book" / "_scripts"))    # the scripts import each other
 publication, make_site = load_script("publication"), load_script("make_site")
 BASE = publication.book_address(ROOT)
 PREFIX = urlsplit(BASE).path

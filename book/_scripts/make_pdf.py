@@ -16,7 +16,6 @@ import contextlib
 import html
 import os
 import re
-import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +25,9 @@ import matplotlib
 import pikepdf
 import yaml
 from bs4 import BeautifulSoup
-from playwright.sync_api import sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parent))
+import headless
 import publication
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -187,19 +186,6 @@ def only_local(route):
         route.abort()
 
 
-@contextlib.contextmanager
-def chromium():
-    """A headless Chromium under playwright, closed afterwards."""
-    names = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"]
-    found = next(filter(None, map(shutil.which, filter(None, names))), None)
-    if found is None:
-        raise SystemExit("No Chromium here to print with: install Debian's chromium, or name one in CHROMIUM.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
-
-
 def print_document(assembly, document, pdf, browser):
     """Print the document; returns nothing, and raises RuntimeError for a formula that could not be set."""
     with contextlib.closing(browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=2)) as context:
@@ -277,7 +263,7 @@ def make(site, pdf, only=(), browser=None):
     document = Path(pdf).with_suffix(".html").resolve()
     document.parent.mkdir(parents=True, exist_ok=True)
     document.write_text(assembly.document(publication.library_version(ROOT), publication.in_words(time) if time else ""), encoding="utf-8")
-    with contextlib.nullcontext(browser) if browser else chromium() as printer:
+    with contextlib.nullcontext(browser) if browser else headless.chromium() as printer:
         print_document(assembly, document, Path(pdf), printer)
     return finish(Path(pdf), "Reading the Weights", time)
 

@@ -8,12 +8,13 @@ how a machine draws letters.
 """
 
 import io
-import shutil
 import sys
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+
+sys.path.insert(0, str(Path(__file__).parent))
+import headless
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "_build/html/book/playground.html"
@@ -43,10 +44,8 @@ def main(out):
     """Write the picture, and say how large it is."""
     if not PAGE.exists():
         raise SystemExit(f"{PAGE} is not there: run make book first.")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    with headless.chromium() as browser:
         pictures = [p.resize((WIDTH, round(p.height * WIDTH / p.width)), Image.LANCZOS) for p in frames(browser)]
-        browser.close()
     palette = pictures[-1].quantize(COLORS, dither=Image.Dither.NONE)    # one for all frames: nothing flickers
     first, *others = (p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures)
     first.save(out, save_all=True, append_images=others, duration=[MS] * (len(pictures) - 1) + [LAST_MS], loop=0, optimize=True)
