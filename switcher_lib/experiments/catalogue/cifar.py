@@ -5,15 +5,17 @@ So few epochs must do, for dense too: all searches of a seed start from one netw
 while, look for at most an epoch, and leave the other epochs to what is left.
 """
 
+from dataclasses import replace
 from typing import Any
 
-from switcher_lib.experiments.catalogue.recipes import BATCH, Course, comparison, free, magnitude, row, slimming, tuning
+from switcher_lib.experiments.catalogue.recipes import BATCH, Course, comparison, entry, free, magnitude, row, slimming, tuning
 from switcher_lib.experiments.specs import Experiment
 
 SGD = {"lr": 0.2, "momentum": 0.9, "weight_decay": 5e-4}
 
 
-def course(epochs: int, before: int, search: int, precision: str = "bfloat16", check_every: int = 4, **switched: Any) -> Course:
+def course(epochs: int, before: int, search: int, precision: str = "bfloat16", check_every: int = 4,
+           augment: str | None = "crop_flip", **switched: Any) -> Course:
     """Return what all methods share on CIFAR-10.
 
     Parameters
@@ -24,6 +26,8 @@ def course(epochs: int, before: int, search: int, precision: str = "bfloat16", c
         As in :func:`~switcher_lib.fit`.
     check_every : int, default 4
         As in :func:`~switcher_lib.fit`; the tuning looked at every tenth step, and its switcher ran past the size by up to a fifth.
+    augment : str or None, default "crop_flip"
+        As in :func:`~switcher_lib.fit`.
     **switched
         Arguments of :class:`~switcher_lib.Switched`.
 
@@ -31,9 +35,9 @@ def course(epochs: int, before: int, search: int, precision: str = "bfloat16", c
     -------
     Course
     """
-    fast = {"batch_size": BATCH, "augment": "crop_flip", "precision": precision}
+    fast = {"batch_size": BATCH, "precision": precision, **({"augment": augment} if augment else {})}
     return Course(epochs, search, {**SGD, "lr": 0.02}, switched, {"until_epoch": epochs, "task_sgd": SGD, **fast},
-                  check_every=check_every, precision=precision, augment="crop_flip", pretrain={"epochs": before, "task_sgd": SGD, **fast})
+                  check_every=check_every, precision=precision, augment=augment, pretrain={"epochs": before, "task_sgd": SGD, **fast})
 
 
 def _trials(one):
@@ -58,17 +62,35 @@ RESNET_CHOICE = {"switcher": 0, "free gates": 0, "slimming": 1, "magnitude": 1}
 RESNET_20 = comparison(
     "ResNet-20 on CIFAR-10, inner channels: which method keeps the most accuracy at how many MACs?",
     "resnet_20", RESNET, _trials(RESNET), RESNET_CHOICE, RESNET_SIZES, {}, data="cifar10", seeds=(0, 1, 2), curve=False)
+HALF = RESNET_SIZES[1]
+# what any network with as many channels in each layer reaches, if it may learn on its own from the first step
+RESNET_20 = replace(RESNET_20, methods={**RESNET_20.methods, "random": {HALF: RESNET.plain(same_count_as="switcher")}})
 
 # -- as much computing as dense instead of as many epochs: after one epoch of the whole network and the search, about 17 epochs with
 #    half of the MACs; or, for what the structure is worth by itself, 20 epochs of it on fresh weights
 
-HALF = RESNET_SIZES[1]
 LONG, FRESH = course(18, 1, 1, price="macs"), course(20, 1, 1, price="macs")
 SAME_COST = Experiment(
     question="ResNet-20 on CIFAR-10 with half of the MACs: how much is lost if the smaller network may compute as much as dense did?",
     model="resnet_20", data="cifar10", seeds=(0, 1, 2),
     methods={"switcher": {HALF: _trials(LONG)["switcher"][RESNET_CHOICE["switcher"]](HALF)},
              "its structure, fresh": {HALF: FRESH.plain(same_structure_as="switcher")}})
+
+# -- the same network and settings on an easier task; MNIST's digits are not augmented
+
+EASY = course(6, 2, 1, augment=None, price="macs")
+MNIST = comparison("ResNet-20 on MNIST: how much is lost with half of the MACs on an easier task?",
+                   "resnet_20", EASY, _trials(EASY), {"switcher": RESNET_CHOICE["switcher"]}, (15_500_000,), {}, seeds=(0, 1, 2),
+                   curve=False)
+
+# -- connections of the fully connected layer alone, as in arXiv 2103.15590; it has 640 of the 272,474 parameters
+
+FC = course(4, 2, 1, level="connection")
+FC_SIZE = 272_474 - 320    # half of them off
+FC_CONNECTIONS = comparison(
+    "ResNet-20 on CIFAR-10, connections of its fully connected layer: how much is lost with half of them?",
+    "resnet_20", FC, {"switcher": [entry(FC, 300.0, 2e-3, 4)]}, {"switcher": 0}, (FC_SIZE,),
+    {"random": lambda methods, size: FC.plain(same_count_as="switcher")}, data="cifar10", seeds=(0, 1, 2), curve=False)
 
 # -- VGG-16-BN and MobileNet: dense and the switcher, with the settings that won for ResNet-20
 
@@ -85,7 +107,9 @@ MOBILENET = comparison("MobileNet on CIFAR-10: how much is lost with half of the
 EXPERIMENTS = {
     "cifar-mobilenet": MOBILENET,
     "cifar-resnet20": RESNET_20,
+    "cifar-resnet20-connections": FC_CONNECTIONS,
     "cifar-resnet20-cost": SAME_COST,
     "cifar-resnet20-tuning": tuning("ResNet-20 on CIFAR-10", "resnet_20", SHORT, RESNET_TRIALS, RESNET_SIZES[1], data="cifar10"),
     "cifar-vgg16": VGG_16_BN,
+    "mnist-resnet20": MNIST,
 }
