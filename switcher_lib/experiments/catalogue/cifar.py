@@ -89,7 +89,7 @@ FC = course(4, 2, 1, level="connection")
 FC_SIZE = 272_474 - 320    # half of them off
 FC_CONNECTIONS = comparison(
     "ResNet-20 on CIFAR-10, connections of its fully connected layer: how much is lost with half of them?",
-    "resnet_20", FC, {"switcher": [entry(FC, 300.0, 2e-3, 4)]}, {"switcher": 0}, (FC_SIZE,),
+    "resnet_20", FC, {"switcher": [entry(FC, 10_000.0, 4e-3, 4)]}, {"switcher": 0}, (FC_SIZE,),
     {"random": lambda methods, size: FC.plain(same_count_as="switcher")}, data="cifar10", seeds=(0, 1, 2), curve=False)
 
 # -- VGG-16-BN and MobileNet: dense and the switcher, with the settings that won for ResNet-20
