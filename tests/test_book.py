@@ -259,14 +259,20 @@ def test_planted_button_is_found():
     assert any("mybinder" in address for address in with_launch) and any("blob" in address for address in with_launch)
 
 
+def opened(page, path):
+    """Open a page and wait until its formulas are drawn; how many it has."""
+    page.goto(path.as_uri(), wait_until="load")
+    formulas = page.locator("span.math, div.math").count()
+    if formulas:
+        page.wait_for_selector("mjx-container", state="attached")
+    return formulas
+
+
 @pytest.mark.browser
 def test_opened_pages_ask_no_other_machine(html, page):
     """From the disk, with the network cut: nothing is asked for, no script fails, formulas are drawn."""
     for path in sorted((html / "book").glob("*.html")):
-        page.goto(path.as_uri(), wait_until="load")
-        formulas = page.locator("span.math, div.math").count()
-        if formulas:
-            page.wait_for_selector("mjx-container", state="attached")
+        if formulas := opened(page, path):
             assert page.locator("mjx-container").count() >= formulas / 2, path.name
             assert page.locator("[data-mml-node=merror]").count() == 0, f"{path.name}: a formula that cannot be set"
         page.wait_for_timeout(500)    # what a script asks for after the page has loaded
@@ -298,9 +304,7 @@ def barriers(page, **options):
 
 
 def opened_for_axe(page, path):
-    page.goto(path.as_uri(), wait_until="load")
-    if page.locator("span.math, div.math").count():
-        page.wait_for_selector("mjx-container", state="attached")
+    opened(page, path)
     page.wait_for_timeout(300)
     return page
 

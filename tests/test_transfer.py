@@ -240,6 +240,7 @@ TINY = Experiment("tiny?", "lenet_300_100", "digits", {
 
 def test_the_experiment_runs_resumes_and_makes_a_table(tmp_path, monkeypatch, capsys):
     transfer._trained.cache_clear(), transfer._learned.cache_clear()
+    monkeypatch.setattr(runner, "_commit", lambda: "abc1234")    # the tests may run without a git repository
     results = experiments.run("tiny", experiment=TINY, folder=tmp_path, threads=1, progress=False)
     assert len(results.runs) == 8 and not any(violations(r, TINY) for r in results.runs)
     assert transfer._trained.cache_info().misses == 4 and transfer._learned.cache_info().misses == 1    # each is trained once
