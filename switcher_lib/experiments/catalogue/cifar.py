@@ -67,13 +67,15 @@ HALF = RESNET_SIZES[1]
 RESNET_20 = replace(RESNET_20, methods={**RESNET_20.methods, "random": {HALF: RESNET.plain(same_count_as="switcher")}})
 
 # -- as much computing as dense instead of as many epochs: after one epoch of the whole network and the search, about 17 epochs with
-#    half of the MACs; or, for what the structure is worth by itself, 20 epochs of it on fresh weights
+#    half of the MACs; or, for what the structure is worth by itself, 20 epochs of it on fresh weights. In between, for what the early
+#    search is worth by itself: ten epochs in all
 
-LONG, FRESH = course(18, 1, 1, price="macs"), course(20, 1, 1, price="macs")
+LONG, EARLY, FRESH = (course(epochs, 1, 1, price="macs") for epochs in (18, 10, 20))
 SAME_COST = Experiment(
     question="ResNet-20 on CIFAR-10 with half of the MACs: how much is lost if the smaller network may compute as much as dense did?",
     model="resnet_20", data="cifar10", seeds=(0, 1, 2),
     methods={"switcher": {HALF: _trials(LONG)["switcher"][RESNET_CHOICE["switcher"]](HALF)},
+             "switcher, ten epochs": {HALF: _trials(EARLY)["switcher"][RESNET_CHOICE["switcher"]](HALF)},
              "its structure, fresh": {HALF: FRESH.plain(same_structure_as="switcher")}})
 
 # -- the same network and settings on an easier task; MNIST's digits are not augmented
