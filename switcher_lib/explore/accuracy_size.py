@@ -8,11 +8,12 @@ import traitlets
 from .base import Explorer, between, chart, module_source, one_of, source
 from .stored import complete
 
-SETS = {
-    "lenet300-neurons": ("LeNet-300-100, pixels and neurons", "parameters left"),
-    "lenet300-connections": ("LeNet-300-100, connections", "weights not 0"),
-    "lenet5-neurons": ("LeNet-5, channels and neurons", "parameters left"),
-    "lenet5-connections": ("LeNet-5, connections", "weights not 0"),
+SETS = {  # title, what a size counts, a run's and a row's name for it, and where the axis of accuracy ends at least
+    "lenet300-neurons": ("LeNet-300-100, pixels and neurons", "parameters left", "parameters", 98.7),
+    "lenet300-connections": ("LeNet-300-100, connections", "weights not 0", "parameters", 98.7),
+    "lenet5-neurons": ("LeNet-5, channels and neurons", "parameters left", "parameters", 98.7),
+    "lenet5-connections": ("LeNet-5, connections", "weights not 0", "parameters", 98.7),
+    "cifar-resnet20": ("ResNet-20 on CIFAR-10, channels", "MACs left", "macs", 0),
 }
 SHOW, ZOOM = ("both", "mean", "seeds"), ("top", "all")
 
@@ -63,16 +64,16 @@ class AccuracySize(Explorer):
         from ..plotting import COLORS  # matplotlib is not needed before
 
         self._rows, sets = [], []
-        for name, (title, unit) in SETS.items():
+        for name, (title, unit, size, top) in SETS.items():
             found = complete(name, folder)
             if not {*found} - {"dense"}:
                 continue
             found = {method: {point: both for point, both in points.items() if both[1]} for method, points in found.items()}
             self._rows.append({method: {point: row for point, (row, _) in points.items()} for method, points in found.items()})
-            sets.append({"title": title, "unit": unit, "methods": [
+            sets.append({"title": title, "unit": unit, "size": size, "top": top, "methods": [
                 {"name": method, "points": [
                     {"point": point, "stopped": list(row.stopped),
-                     "runs": [[r["seed"], r["parameters"], round(100 * r["test_accuracy"], 4)] for r in records]}
+                     "runs": [[r["seed"], r[size], round(100 * r["test_accuracy"], 4)] for r in records]}
                     for point, (row, records) in points.items()]}
                 for method, points in found.items()]})  # fmt: skip
         if not sets:
@@ -106,25 +107,26 @@ class AccuracySize(Explorer):
         return between("point", proposal["value"], 1, 1000)
 
     def shown(self) -> dict[str, Any]:
+        here = self.sets[self.set]
         chosen = {m: rows for m, rows in self._rows[self.set].items() if self.on[self.methods.index(m)]}
         methods: list[dict[str, Any]] = [
-            {"name": m, "points": [{"point": p, "parameters": row.parameters, "accuracy": row.accuracy} for p, row in rows.items()]}
+            {"name": m, "points": [{"point": p, "size": getattr(row, here["size"]), "accuracy": row.accuracy} for p, row in rows.items()]}
             for m, rows in chosen.items()
         ]
-        flat = [(m["name"], p["point"], p["accuracy"][0], p["parameters"][0]) for m in methods for p in m["points"]]
-        hits = {m["name"]: [r[2] for p in m["points"] for r in p["runs"]] for m in self.sets[self.set]["methods"] if m["name"] in chosen}
+        flat = [(m["name"], p["point"], p["accuracy"][0], p["size"][0]) for m in methods for p in m["points"]]
+        hits = {m["name"]: [r[2] for p in m["points"] for r in p["runs"]] for m in here["methods"] if m["name"] in chosen}
         every = [a for values in hits.values() for a in values]
-        top = max([98.7, *every]) + 0.08
+        top = max([here["top"], *every]) + 0.08
         bottom = max(top - 2.2, min([top - 0.5, *every]) - 0.1) if self.zoom == "top" else max(0, min([97, *(a for a in every if a > 50)]) - 0.2)
         return {
-            "title": self.sets[self.set]["title"], "methods": methods,
+            "title": here["title"], "methods": methods,
             "below": sum(a < bottom for m, values in hits.items() if m != "dense" for a in values),
             "reading": flat[min(self.point, len(flat)) - 1] if flat else None,
         }  # fmt: skip
 
     def describe(self) -> str:
         found = self.shown()
-        best = max((p["accuracy"][0], m["name"], p["parameters"][0]) for m in found["methods"] for p in m["points"])
+        best = max((p["accuracy"][0], m["name"], p["size"][0]) for m in found["methods"] for p in m["points"])
         return (
             f"Test accuracy against size, {found['title']}, {len(found['methods'])} methods; the highest mean shown is "
             f"{best[0]:.2f} % ({best[1]}, {best[2]:,.0f} {self.sets[self.set]['unit']})."
@@ -134,7 +136,7 @@ class AccuracySize(Explorer):
         import math
 
         lines = [
-            ([(math.log10(p["parameters"][0]), max(96.5, p["accuracy"][0])) for p in m["points"]], self.colours[self.methods.index(m["name"])])
+            ([(math.log10(p["size"][0]), max(self.sets[self.set]["top"] - 2.2, p["accuracy"][0])) for p in m["points"]], self.colours[self.methods.index(m["name"])])
             for m in self.shown()["methods"] if m["name"] != "dense"
         ]  # fmt: skip
         return chart(self.describe(), lines, lines)

@@ -68,7 +68,7 @@ RESNET_20 = replace(RESNET_20, methods={**RESNET_20.methods, "random": {HALF: RE
 
 # -- as much computing as dense instead of as many epochs: after one epoch of the whole network and the search, about 17 epochs with
 #    half of the MACs; or, for what the structure is worth by itself, 20 epochs of it on fresh weights. In between, for what the early
-#    search is worth by itself: ten epochs in all
+#    search is worth by itself: ten epochs in all. And dense with as many epochs, which computes nearly twice as much
 
 LONG, EARLY, FRESH = (course(epochs, 1, 1, price="macs") for epochs in (18, 10, 20))
 SAME_COST = Experiment(
@@ -76,6 +76,7 @@ SAME_COST = Experiment(
     model="resnet_20", data="cifar10", seeds=(0, 1, 2),
     methods={"switcher": {HALF: _trials(LONG)["switcher"][RESNET_CHOICE["switcher"]](HALF)},
              "switcher, ten epochs": {HALF: _trials(EARLY)["switcher"][RESNET_CHOICE["switcher"]](HALF)},
+             "dense, as many epochs": LONG.plain(),
              "its structure, fresh": {HALF: FRESH.plain(same_structure_as="switcher")}})
 
 # -- the same network and settings on an easier task; MNIST's digits are not augmented
