@@ -30,7 +30,8 @@ def test_a_network_appears_as_soon_as_its_runs_are_complete(monkeypatch):
 
     real = accuracy_size.complete
     monkeypatch.setattr(accuracy_size, "complete", lambda name, folder: real(name.replace("lenet5", "lenet300"), folder))
-    assert [s["title"].split(",")[0] for s in AccuracySize(RESULTS).sets][:4] == ["LeNet-300-100"] * 2 + ["LeNet-5"] * 2
+    titles = [s["title"].split(",")[0] for s in AccuracySize(RESULTS).sets]
+    assert titles == ["LeNet-300-100"] * 2 + ["LeNet-5"] * 2 + ["ResNet-20 on CIFAR-10"]
 
 
 def test_runs_that_stopped_are_named_and_a_point_without_any_is_left_out(tmp_path):
