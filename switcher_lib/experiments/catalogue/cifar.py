@@ -71,11 +71,18 @@ RESNET_20 = replace(RESNET_20, methods={**RESNET_20.methods, "random": {HALF: RE
 #    search is worth by itself: ten epochs in all. And dense with as many epochs, which computes nearly twice as much
 
 LONG, EARLY, FRESH = (course(epochs, 1, 1, price="macs") for epochs in (18, 10, 20))
+
+
+def _at_half(one):
+    """The switcher's chosen settings, at half of the MACs."""
+    return {HALF: _trials(one)["switcher"][RESNET_CHOICE["switcher"]](HALF)}
+
+
 SAME_COST = Experiment(
     question="ResNet-20 on CIFAR-10 with half of the MACs: how much is lost if the smaller network may compute as much as dense did?",
     model="resnet_20", data="cifar10", seeds=(0, 1, 2),
-    methods={"switcher": {HALF: _trials(LONG)["switcher"][RESNET_CHOICE["switcher"]](HALF)},
-             "switcher, ten epochs": {HALF: _trials(EARLY)["switcher"][RESNET_CHOICE["switcher"]](HALF)},
+    methods={"switcher": _at_half(LONG),
+             "switcher, ten epochs": _at_half(EARLY),
              "dense, as many epochs": LONG.plain(),
              "its structure, fresh": {HALF: FRESH.plain(same_structure_as="switcher")}})
 
