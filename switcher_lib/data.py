@@ -46,18 +46,20 @@ class _Real:
     dataset: str                # torchvision's class
     stand_in: str               # a made set with the same image shape
     size: int                   # training images
+    classes: int = 10
 
 
 _REAL = {
     "mnist": _Real("MNIST", "MNIST", "digits", 60_000),
     "fashion_mnist": _Real("Fashion-MNIST", "FashionMNIST", "digits", 60_000),
     "cifar10": _Real("CIFAR-10", "CIFAR10", "digits_rgb", 50_000),
-    "cifar100": _Real("CIFAR-100", "CIFAR100", "digits_rgb", 50_000),
+    "cifar100": _Real("CIFAR-100", "CIFAR100", "digits_rgb", 50_000, 100),
 }
 _MADE = {
     "digits": "scikit-learn's 8×8 digits, enlarged to 20×20 in a frame of 4 black pixels",
     "digits_rgb": "scikit-learn's 8×8 digits, tinted and laid over crops of its two photographs",
 }
+_SHAPES = {"digits": (1, 28, 28), "digits_rgb": (3, 32, 32)}
 _DIGITS = tuple("0123456789")
 _IDX_FILES = {                  # the MNIST family's four files and the shapes that their headers must state
     "train-images-idx3-ubyte": (60_000, 28, 28),
@@ -284,6 +286,31 @@ def known() -> tuple[str, ...]:
     tuple of str
     """
     return (*_REAL, *_MADE)
+
+
+def form(name: str) -> tuple[tuple[int, int, int], int]:
+    """What a data set's images are, told without opening a file.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`known`.
+
+    Returns
+    -------
+    shape : (int, int, int)
+        Channels, height and width of an image.
+    num_classes : int
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown; the message names those there are.
+    """
+    if name not in known():
+        raise unknown_name("name", name, known(), "data set")
+    real = _REAL.get(name)
+    return (_SHAPES[real.stand_in], real.classes) if real else (_SHAPES[name], 10)
 
 
 def load(name: str, root: str | os.PathLike[str] | None = None, validation: int | None = None, device: str | torch.device = "cpu",

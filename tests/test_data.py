@@ -68,7 +68,7 @@ def test_digits_need_no_network_and_no_folder(name, no_network, monkeypatch, tmp
     assert no_network == [] and not (tmp_path / "never-made").exists()
     assert (loaded.name, loaded.requested, loaded.is_stand_in) == (name, name, False)
     assert loaded.num_classes == len(loaded.classes) == 10
-    assert loaded.example.shape == (2, *IMAGE[name])
+    assert loaded.example.shape == (2, *IMAGE[name]) and data.form(name) == (IMAGE[name], 10)
     for split in (loaded.train, loaded.validation, loaded.test):
         assert split.images.shape == (len(split), *IMAGE[name]) and split.images.dtype == torch.float32
         assert split.labels.shape == (len(split),) and split.labels.dtype == torch.int64
@@ -153,6 +153,7 @@ def test_mnist_is_torchvisions_in_three_splits():
     loaded = data.load("mnist")
     assert time.perf_counter() - started < 10              # 0.3 s alone; the limit only catches a slow path
     assert not loaded.is_stand_in and loaded.name == "mnist"
+    assert data.form("mnist") == (tuple(loaded.example.shape[1:]), loaded.num_classes)
     assert (len(loaded.train), len(loaded.validation), len(loaded.test)) == (55_000, 5_000, 10_000)
     assert len(loaded.full_train) == 60_000
     assert loaded.mean[0] == pytest.approx(0.1307, abs=5e-4)
@@ -172,7 +173,7 @@ def test_mnist_is_torchvisions_in_three_splits():
 def test_cifar10_is_torchvisions_in_channels_first():
     loaded = data.load("cifar10", validation=1_000)
     assert (len(loaded.train), len(loaded.validation), len(loaded.test)) == (49_000, 1_000, 10_000)
-    assert loaded.classes[3] == "cat" and loaded.example.shape == (2, 3, 32, 32)
+    assert loaded.classes[3] == "cat" and loaded.example.shape == (2, 3, 32, 32) and data.form("cifar10") == ((3, 32, 32), 10)
     theirs = datasets.CIFAR10(str(REAL), train=False)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (loaded.mean, loaded.std))
     pixels = ((loaded.test.images[:100] * std + mean) * 255).round().to(torch.uint8)
@@ -184,6 +185,12 @@ def test_cifar10_is_torchvisions_in_channels_first():
 def test_an_unknown_name_is_answered_with_the_nearest(name, near):
     with pytest.raises(ValueError, match=f"name='{name}' is not a data set; did you mean '{near}'"):
         data.load(name)
+    with pytest.raises(ValueError, match=f"name='{name}' is not a data set; did you mean '{near}'"):
+        data.form(name)
+
+
+def test_cifar100_has_a_hundred_classes():
+    assert data.form("cifar100") == ((3, 32, 32), 100)
 
 
 @pytest.mark.parametrize("name", ["mnist", "digits"])

@@ -598,6 +598,8 @@ BAD_SPECS = {
                              "pretrain: precision=16.*Known: bfloat16, float32"),
     "pretrain": (spoilt(pretrain={"epochs": 2, "task_sgd": {"lr": -1.0}}), "pretrain: task_sgd: Invalid"),
     "the model's option": (spoilt("dense", model={"width": [3, 4]}), "model='width'.*did you mean 'widths'"),
+    "other images": (spoilt("dense", model={"in_shape": [3, 28, 28]}), r"dense: lenet_300_100 has in_shape=\(3, 28, 28\), but digits has"),
+    "other classes": (spoilt("dense", model={"num_classes": 11}), "num_classes=11, but digits has 10; say model={'num_classes': 10}"),
     "no meaning": (spoilt("dense", finetune={}), "finetune has no meaning with kind='plain'"),
     "noise in the wrong place": (spoilt(noise=0.1), "noise belongs into switched"),
     "no plain data": (spoilt("dense", model={"widths": (30, 10)}), "plain data"),
@@ -950,7 +952,7 @@ def test_a_curve_needs_five_operating_points(records, tmp_path, capsys):
     ("vgg_16_bn", {"widths": [6, 7] * 6 + [8]}, {}), ("vgg_16_bn", {"widths": [5] * 13, "in_shape": [3, 64, 32]}, {"switch_flattened": True}),
     ("resnet_20", {"widths": [4, 6, 8]}, {"face": "outgoing"}), ("mobilenet", {"widths": [6] * 14}, {}),
 ])
-def test_a_rebuilt_shape_is_the_compacted_one(model, options, switched):
+def test_a_rebuilt_shape_is_the_compacted_one(model, options, switched, monkeypatch):
     torch.manual_seed(0)
     network, masks = models.make(model, **options), {}
     example = torch.randn(4, *options.get("in_shape", (1, 28, 28) if model.startswith("lenet") else (3, 32, 32)))
@@ -966,6 +968,7 @@ def test_a_rebuilt_shape_is_the_compacted_one(model, options, switched):
     if options.get("batch_norm"):
         small = fold_batchnorm(small)
     spec = {**SEARCH, "model": options, "switched": switched}
+    monkeypatch.setattr(data, "form", lambda name: (tuple(example.shape[1:]), 10))    # nothing is trained here
     experiment = Experiment("?", model, "digits", {"m": spec, "taken over": {**DENSE, "model": options, "same_structure_as": "m"}})
     record = dict(method="m", seed=0, spec=spec, mask={key: pack(m) for key, m in masks.items()},
                   sites={key: [m.numel(), int(m.sum())] for key, m in masks.items()})
@@ -990,7 +993,7 @@ def test_a_record_without_masks_is_rebuilt_by_its_counts():
 
 
 def test_a_plain_run_is_counted_and_rebuilt_dense():
-    experiment = Experiment("?", "resnet_20", "digits", {"dense": {**DENSE, "model": {"widths": [2, 3, 4]}}})
+    experiment = Experiment("?", "resnet_20", "digits_rgb", {"dense": {**DENSE, "model": {"widths": [2, 3, 4]}}})
     record = dict(method="dense", seed=0, spec=experiment.methods["dense"], sites={}, mask={})
     dense = count_parameters(models.resnet_20(widths=(2, 3, 4)))
     assert count(record, experiment) == count_parameters(rebuild(record, experiment)) == dense

@@ -1,7 +1,6 @@
 """Result files: always whole, written by one runner at a time."""
 
 import base64
-import inspect
 import json
 import os
 import warnings
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from switcher_lib import models
 from switcher_lib.compaction import compact
 from switcher_lib.errors import SwitchWarning
-from switcher_lib.experiments.specs import Experiment
+from switcher_lib.experiments.specs import Experiment, form_of
 from switcher_lib.switched import Switched
 from switcher_lib.switchers import RandomSwitcher
 
@@ -294,7 +293,7 @@ def _switched(record, experiment):
 def _dense(model, options, where):
     """A switched network on random weights and an example; made once in a process, for a table asks for it with every record."""
     options = json.loads(options)
-    shape = options.get("in_shape", inspect.signature(getattr(models, model)).parameters["in_shape"].default)
+    shape, _ = form_of(model, {"model": options})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         dense, example = models.make(model, **options), torch.randn(2, *shape)

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -117,9 +117,17 @@ class Experiment:
                     raise ValueError(f"{method}: {point!r} is no operating point, a number of parameters or MACs of at least 1; and a "
                                      "specification has a 'kind'.")
                 check_spec(self.spec(method, point), _where(method, point), self.model)
+                self._check_form(self.spec(method, point), _where(method, point))
         for method in self.methods:
             for point in self.points(method):
                 self._check_source(method, point, _where(method, point))
+
+    def _check_form(self, spec, where):
+        """The network takes the data's images and has an output for each class; else a run would fail after hours of others."""
+        for name, takes, has in zip(("in_shape", "num_classes"), form_of(self.model, spec), data_module.form(self.data)):
+            if takes != has:
+                raise ValueError(f"{where}: {self.model} has {name}={takes}, but {self.data} has {has}; say model={{{name!r}: "
+                                 f"{list(has) if isinstance(has, tuple) else has}}}.")
 
     def _check_source(self, method, point, where):
         """A structure can be taken over if another method finds it, at the same operating point or at its only one."""
@@ -169,6 +177,27 @@ class Experiment:
         """Return every (method, point, seed), for some methods and seeds or for all."""
         return [(method, point, seed) for seed in (self.seeds if seeds is None else seeds)
                 for method in (methods or self.methods) for point in self.points(method)]
+
+
+def form_of(model: str, spec: Mapping[str, Any]) -> tuple[tuple[int, int, int], int]:
+    """What a specification's network takes and gives.
+
+    Parameters
+    ----------
+    model : str
+        Its name.
+    spec : dict
+        The specification; ``model`` in it may set ``in_shape`` and ``num_classes``.
+
+    Returns
+    -------
+    in_shape : (int, int, int)
+        Channels, height and width of an image.
+    num_classes : int
+    """
+    default = inspect.signature(getattr(models, model)).parameters
+    shape, classes = (spec.get("model", {}).get(name, default[name].default) for name in ("in_shape", "num_classes"))
+    return tuple(shape), classes
 
 
 def check_spec(spec: Any, where: str, model: str = "lenet_300_100") -> None:

@@ -15,7 +15,7 @@ SGD = {"lr": 0.2, "momentum": 0.9, "weight_decay": 5e-4}
 
 
 def course(epochs: int, before: int, search: int, precision: str = "bfloat16", check_every: int = 4,
-           augment: str | None = "crop_flip", **switched: Any) -> Course:
+           augment: str | None = "crop_flip", model: dict[str, Any] | None = None, **switched: Any) -> Course:
     """Return what all methods share on CIFAR-10.
 
     Parameters
@@ -28,6 +28,8 @@ def course(epochs: int, before: int, search: int, precision: str = "bfloat16", c
         As in :func:`~switcher_lib.fit`; the tuning looked at every tenth step, and its switcher ran past the size by up to a fifth.
     augment : str or None, default "crop_flip"
         As in :func:`~switcher_lib.fit`.
+    model : dict, optional
+        Options of the network.
     **switched
         Arguments of :class:`~switcher_lib.Switched`.
 
@@ -37,7 +39,8 @@ def course(epochs: int, before: int, search: int, precision: str = "bfloat16", c
     """
     fast = {"batch_size": BATCH, "precision": precision, **({"augment": augment} if augment else {})}
     return Course(epochs, search, {**SGD, "lr": 0.02}, switched, {"until_epoch": epochs, "task_sgd": SGD, **fast},
-                  check_every=check_every, precision=precision, augment=augment, pretrain={"epochs": before, "task_sgd": SGD, **fast})
+                  check_every=check_every, precision=precision, augment=augment, model=model,
+                  pretrain={"epochs": before, "task_sgd": SGD, **fast})
 
 
 def _trials(one):
@@ -73,22 +76,22 @@ RESNET_20 = replace(RESNET_20, methods={**RESNET_20.methods, "random": {HALF: RE
 LONG, EARLY, FRESH = (course(epochs, 1, 1, price="macs") for epochs in (18, 10, 20))
 
 
-def _at_half(one):
-    """The switcher's chosen settings, at half of the MACs."""
-    return {HALF: _trials(one)["switcher"][RESNET_CHOICE["switcher"]](HALF)}
+def _early(one, size):
+    """The switcher with the settings that won for ResNet-20, at one size."""
+    return {size: _trials(one)["switcher"][RESNET_CHOICE["switcher"]](size)}
 
 
 SAME_COST = Experiment(
     question="ResNet-20 on CIFAR-10 with half of the MACs: how much is lost if the smaller network may compute as much as dense did?",
     model="resnet_20", data="cifar10", seeds=(0, 1, 2),
-    methods={"switcher": _at_half(LONG),
-             "switcher, ten epochs": _at_half(EARLY),
+    methods={"switcher": _early(LONG, HALF),
+             "switcher, ten epochs": _early(EARLY, HALF),
              "dense, as many epochs": LONG.plain(),
              "its structure, fresh": {HALF: FRESH.plain(same_structure_as="switcher")}})
 
 # -- the same network and settings on an easier task; MNIST's digits are not augmented
 
-EASY = course(6, 2, 1, augment=None, price="macs")
+EASY = course(6, 2, 1, augment=None, model={"in_shape": [1, 28, 28]}, price="macs")
 MNIST = comparison("ResNet-20 on MNIST: how much is lost with half of the MACs on an easier task?",
                    "resnet_20", EASY, _trials(EASY), {"switcher": RESNET_CHOICE["switcher"]}, (15_500_000,), {}, seeds=(0, 1, 2),
                    curve=False)
@@ -105,10 +108,16 @@ FC_CONNECTIONS = comparison(
 # -- VGG-16-BN and MobileNet: dense and the switcher, with the settings that won for ResNet-20
 
 # dense has 14.7 million parameters and 313 million MACs: at this weight the MACs count about as much as the parameters
-VGG = course(6, 2, 1, price={"parameters": 1, "macs": 0.05})
+VGG_PRICE, VGG_SIZE = {"parameters": 1, "macs": 0.05}, 6_000_000
+VGG = course(6, 2, 1, price=VGG_PRICE)
 VGG_16_BN = comparison("VGG-16-BN on CIFAR-10: how much is lost with a sixth of the parameters and a third of the MACs?",
-                       "vgg_16_bn", VGG, _trials(VGG), {"switcher": RESNET_CHOICE["switcher"]}, (6_000_000,), {}, data="cifar10",
+                       "vgg_16_bn", VGG, _trials(VGG), {"switcher": RESNET_CHOICE["switcher"]}, (VGG_SIZE,), {}, data="cifar10",
                        seeds=(0, 1, 2), curve=False)
+# what is left has a quarter to a third of dense's MACs: 12 epochs of it compute as much as 3 to 4 of the 6 that dense has
+VGG_SAME_COST = Experiment(
+    question="VGG-16-BN on CIFAR-10, a sixth of the parameters: how much is lost if the smaller network may compute as much as dense did?",
+    model="vgg_16_bn", data="cifar10", seeds=(0, 1, 2), epochs=14,
+    methods={"switcher": _early(course(14, 1, 1, price=VGG_PRICE), VGG_SIZE)})
 # in bfloat16 the gradient of a depthwise convolution's weights is slow on a CPU; dense has 46.4 million MACs
 SEPARABLE = course(6, 2, 1, precision="float32", price="macs")
 MOBILENET = comparison("MobileNet on CIFAR-10: how much is lost with half of the MACs?", "mobilenet", SEPARABLE, _trials(SEPARABLE),
@@ -121,5 +130,6 @@ EXPERIMENTS = {
     "cifar-resnet20-cost": SAME_COST,
     "cifar-resnet20-tuning": tuning("ResNet-20 on CIFAR-10", "resnet_20", SHORT, RESNET_TRIALS, RESNET_SIZES[1], data="cifar10"),
     "cifar-vgg16": VGG_16_BN,
+    "cifar-vgg16-cost": VGG_SAME_COST,
     "mnist-resnet20": MNIST,
 }

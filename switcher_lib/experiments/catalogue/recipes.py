@@ -42,6 +42,8 @@ class Course:
         Of all training, as in :func:`~switcher_lib.fit`.
     pretrain : dict or None
         The training of the whole network that every search starts from, part of ``epochs``. Dense gets its optimizer.
+    model : dict or None
+        Options of the network.
     """
 
     epochs: int
@@ -55,6 +57,7 @@ class Course:
     warmup: int = 0
     augment: str | None = None
     pretrain: Spec | None = None
+    model: Spec | None = None
 
     def _fit(self, epochs, every, **more):
         told = {"precision": self.precision, "augment": self.augment}
@@ -89,7 +92,7 @@ class Course:
         alone, late = ({"warmup": self.warmup}, {"begin": self.warmup / self.search}) if self.warmup else ({}, {})
         return {"kind": "switched", "switcher": switcher, "options": options or {}, "switched": {**self.switched, **switched},
                 "task_sgd": self.sgd, "finetune": self.finetune, "switcher_adam": {"lr": lr, "fused": True},
-                **_given({"pretrain": self.pretrain}),
+                **_given({"model": self.model, "pretrain": self.pretrain}),
                 "fit": self._fit(self.search, every, stop_at=size, cost={"start": 0.0, "end": cost, "until": 0.8, **late},
                                  **({"check_every": check} if check else {}), **alone)}
 
@@ -111,7 +114,7 @@ class Course:
         """
         return {"kind": "switched", "switcher": switcher, "options": {"budget": size, **options}, "switched": self.switched,
                 "task_sgd": self.sgd, "finetune": self.finetune, "switcher_adam": {"lr": 1e-3},
-                **_given({"pretrain": self.pretrain}), "fit": self._fit(epochs, every, schedule="constant")}
+                **_given({"model": self.model, "pretrain": self.pretrain}), "fit": self._fit(epochs, every, schedule="constant")}
 
     def plain(self, **more: Any) -> Spec:
         """Specify a network without a switcher, with the whole budget of epochs.
@@ -123,7 +126,7 @@ class Course:
         """
         told = {"precision": self.finetune.get("precision"), "augment": self.augment}
         return {"kind": "plain", "fit": {"epochs": self.epochs, "batch_size": BATCH, **_given(told)},
-                "task_sgd": (self.pretrain or {}).get("task_sgd", self.sgd), **more}
+                "task_sgd": (self.pretrain or {}).get("task_sgd", self.sgd), **_given({"model": self.model}), **more}
 
 
 def _given(fields):
@@ -221,7 +224,7 @@ def slimming(course: Course, strength: float, scope: str = "layer", epochs: int 
     add_norm : bool, default True
         Whether the network is given BatchNorm, which it has not by itself; the run folds it.
     """
-    model = {"model": {"batch_norm": True}} if add_norm else {}
+    model = {"model": {**(course.model or {}), "batch_norm": True}} if add_norm else {}
     options = {"strength": strength, "scope": scope}
     return lambda size: {**course.by_cut("slimming", size, epochs=epochs, options=options, every="joint"), **model}
 
