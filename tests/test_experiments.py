@@ -1024,6 +1024,17 @@ def test_latency_is_told_with_its_conditions(records, tmp_path, capsys, monkeypa
     assert not list(tmp_path.glob(".*.part"))
 
 
+def test_latency_is_measured_on_the_datas_images(tmp_path, monkeypatch):
+    experiment = Experiment("?", "conv_net", "digits", {"dense": {**DENSE, "model": {"in_shape": [1, 28, 28]}}}, seeds=(0,))
+    record = dict(method="dense", seed=0, spec=experiment.methods["dense"], sites={}, mask={})
+    (tmp_path / "x.json").write_text(json.dumps({"format": 1, "runs": [record]}))
+    real, shapes = latency.compare_latency, []
+    monkeypatch.setattr(latency, "check", lambda *told: None)
+    monkeypatch.setattr(latency, "compare_latency", lambda nets, x, runs: shapes.append(tuple(x.shape)) or real(nets, x, runs=3, warmup=1))
+    times = latency.measure("x", experiment, tmp_path)
+    assert shapes == [(1, 1, 28, 28), (64, 1, 28, 28)] and [t["method"] for t in times] == ["dense network", "dense"] * 2
+
+
 # -------- tables
 
 def test_mean_and_sample_standard_deviation():
