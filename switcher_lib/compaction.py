@@ -19,14 +19,19 @@ import safetensors
 import torch
 from safetensors.torch import save as serialized
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from switcher_lib.errors import CertificateError, SwitchError, SwitchWarning
-from switcher_lib.layers import SelectLinear, affine
+from switcher_lib.layers import SelectLinear, affine, everywhere, uniform
 from switcher_lib.metrics import count_parameters
-from switcher_lib.sites import find_sites
+from switcher_lib.sites import tied_sites
 from switcher_lib.switched import Switched, evaluating
-from switcher_lib.wiring import CONV_MODULES, INPUT, NORM_MODULES, Tracer, shared_parameters, trace
+from switcher_lib.wiring import (
+    CONV_MODULES, INPUT, NORM_MODULES, Tracer, check_model_and_example, computed_parameter, detached_copy, is_hooked, shared_parameters,
+    trace, untouched,
+)
 
 FORMAT = "switcher_lib compact 1"
 ON = "on"
@@ -122,7 +127,7 @@ class Compacted:
 
     def __str__(self) -> str:
         before, after = self.parameters
-        lines = [f"{before:,} -> {after:,} parameters ({before / after:.1f}x)"]
+        lines = [f"{before:,} -> {after:,} parameters ({before / max(after, 1):.1f}x)"]
         lines += [f"  {path}: {n} -> {kept}" for path, (n, kept) in self.widths.items() if n != kept]
         return "\n".join([*lines, str(self.certificate)])
 
@@ -146,7 +151,7 @@ def fold(net: Switched) -> nn.Module:
     nn.Module
         A copy of ``net.model`` that computes what ``net`` computes in eval mode.
     """
-    folded = copy.deepcopy(net.model)
+    folded = detached_copy(net.model)
     with torch.no_grad(), evaluating(net):
         scaled = net.scale(net.params(), net.factors())
         for name, p in folded.named_parameters():
@@ -201,8 +206,9 @@ def fold_batchnorm(model: nn.Module, example: Tensor | None = None, *, tolerance
     for path, reason in stay.items():
         warnings.warn(f"{path or type(model).__name__} stays a BatchNorm: {reason}.", SwitchWarning, stacklevel=2)
     if example is not None:
-        whole = copy.deepcopy(model).eval()
-        exact = copy.deepcopy(whole).double()
+        check_model_and_example(model, example)
+        whole = detached_copy(model).eval()
+        exact = detached_copy(whole).double()
         certificate = _certify(exact, _without_norms(exact)[0], whole, folded, example, tolerance)
         if not certificate.holds:
             raise CertificateError(f"{type(model).__name__} with its BatchNorms folded computes something else: {certificate}. "
@@ -212,13 +218,9 @@ def fold_batchnorm(model: nn.Module, example: Tensor | None = None, *, tolerance
 
 def _without_norms(model):
     """Return a copy of a model with its BatchNorms folded, and {path: why} of those that stay."""
-    folded = copy.deepcopy(model).eval()
-    tracer = _NotingTracer()
-    try:
+    folded, tracer = detached_copy(model).eval(), _NotingTracer()
+    with untouched(folded):
         graph = tracer.trace(folded)
-    except Exception as error:
-        raise SwitchError(f"model={type(model).__name__} cannot be traced by torch.fx ({error}): what follows what is not "
-                          "known.") from error
     modules, shared = dict(folded.named_modules(remove_duplicate=False)), shared_parameters(folded)
     stay = {path: "torch.fx does not see it run" for path, module in folded.named_modules() if isinstance(module, NORM_MODULES)}
     pairs = []
@@ -266,8 +268,11 @@ def _unfoldable(node, before, graph, modules, shared):
         return f"{before.target} runs more than once"
     if len(before.users) > 1:
         return f"something else reads what {before.target} writes"
-    if "weight" not in dict(layer.named_parameters(recurse=False)):
-        return f"the weight of {before.target} is computed, not a parameter"
+    for path, module in ((before.target, layer), (node.target, norm)):
+        if computed := computed_parameter(module):
+            return f"the {computed} of {path} is computed, not a parameter"
+        if is_hooked(module):
+            return f"{path} has a hook, or a forward() of its own"
     if before.target in shared:
         return f"{before.target} shares its {shared[before.target]} with another module"
     read = {n.target.rpartition(".")[0] for n in graph.nodes if n.op == "get_attr"}
@@ -327,24 +332,33 @@ def compact(net: nn.Module, example: Tensor, *, optimizer: torch.optim.Optimizer
     Raises
     ------
     TypeError
-        If ``net`` is a wrapper around a switched network, such as ``DistributedDataParallel``.
+        If ``net`` is no module, or a wrapper around a switched network, such as ``DistributedDataParallel``; or ``optimizer``
+        is none.
+    ValueError
+        If ``example`` is no batch of finite numbers, or ``tolerance`` is below 0.
     SwitchError
-        If the model cannot be traced.
+        If the model cannot be traced, or does not run in float64.
     CertificateError
         If the compacted network does not compute what the folded one does, for example because the model reshapes by
-        sizes that are written into its code.
+        sizes that are written into its code; or the folded one not what the switched one did.
 
     Warns
     -----
     SwitchWarning
         If a layer has no neuron left; one is kept.
     """
-    if not isinstance(net, Switched) and any(isinstance(module, Switched) for module in net.modules()):
-        raise TypeError(f"net is a {type(net).__name__} around a switched network; give the switched network itself.")
-    folded = (fold(net) if isinstance(net, Switched) else copy.deepcopy(net)).eval()
-    exact = copy.deepcopy(folded).cpu().double()    # not every device has float64
-    _rehearse(exact, example.cpu())
-    exact_small, plan, biases = _removed(exact, example.cpu())
+    _check_arguments(net, example, optimizer, tolerance)
+    folded = (fold(net) if isinstance(net, Switched) else detached_copy(net)).eval()
+    exact, here = detached_copy(folded).cpu().double(), example.cpu()    # not every device has float64
+    try:
+        wiring = _traced(exact, _doubled(here))
+        _rehearse(exact, wiring, here)
+        exact_small, plan, biases = _removed(exact, wiring)
+    except SwitchError:
+        _check_double(exact, folded, example)
+        raise
+    if isinstance(net, Switched):
+        _check_folded(net, here)
     small = _carry_out(folded, plan, biases)
     certificate = _certify(exact, exact_small, folded, small, example, tolerance)
     if not certificate.holds:
@@ -356,9 +370,82 @@ def compact(net: nn.Module, example: Tensor, *, optimizer: torch.optim.Optimizer
                      original)
 
 
-def _removed(exact, example):
+def _check_arguments(net, example, optimizer, tolerance):
+    if not isinstance(net, nn.Module):
+        raise TypeError(f"net is a {type(net).__name__}; it must be a switched network, or a plain nn.Module with zeros in its weights.")
+    if not isinstance(net, Switched) and any(isinstance(module, Switched) for module in net.modules()):
+        raise TypeError(f"net is a {type(net).__name__} around a switched network; give the switched network itself.")
+    check_model_and_example(net, example)
+    if example.is_floating_point() and not example.isfinite().all():
+        raise ValueError("example has entries that are NaN or infinite; the certificate compares numbers.")
+    if optimizer is not None and not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer is a {type(optimizer).__name__}; it must be the task network's torch.optim.Optimizer, or None.")
+    if isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)) or not tolerance >= 0:
+        raise ValueError(f"tolerance={tolerance!r} must be a number of at least 0.")
+
+
+class _InDouble(TorchFunctionMode):
+    """Where a forward() converts to another floating-point type, it gets float64: for networks that are compared in that."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.Tensor.float, torch.Tensor.half, torch.Tensor.bfloat16):
+            return args[0].double()
+        if function is torch.Tensor.to:
+            args, kwargs = tuple(map(self._double, args)), {name: self._double(value) for name, value in (kwargs or {}).items()}
+        return function(*args, **kwargs or {})
+
+    @staticmethod
+    def _double(value):
+        return torch.float64 if isinstance(value, torch.dtype) and value.is_floating_point else value
+
+
+def _doubled(example):
+    """An example in float64, where it is not made of integers."""
+    return example.double() if example.is_floating_point() else example
+
+
+def _traced(exact, inputs):
+    with _InDouble():
+        return trace(exact, inputs)
+
+
+def _exact_error(exact, other, inputs, output=None):
+    with _InDouble():
+        return _error(exact, other, inputs, output)
+
+
+def _check_double(exact, folded, example):
+    """Networks are compared in float64: say so if that is what a network does not do, although it runs."""
+    try:
+        with torch.no_grad(), _InDouble():
+            exact(_doubled(example[:2].cpu().clone()))
+    except (RuntimeError, TypeError, ValueError) as error:
+        with torch.no_grad():
+            try:
+                folded(example[:2].clone())
+            except Exception:    # it does not run at all, and what found that out has told why
+                return
+        raise SwitchError(f"{type(exact).__name__} does not run in float64 ({error}), and that is how compact() makes sure of what it "
+                          "does. Leave types and autocast to whoever calls the network.") from error
+
+
+def _check_folded(net, example):
+    """Multiplying factors into parameters must be what the switched network did: hooks may see to it that it is not."""
+    exact, x = detached_copy(net).cpu().double().eval(), _doubled(_inputs(example, 1))
+    with torch.no_grad(), evaluating(net):
+        exact.held = {key: s.cpu().double() for key, s in net.factors().items()}
+    with torch.no_grad(), _InDouble():
+        folded = functional_call(exact.model, exact.scale(exact.params(), exact.held), (x.clone(),))
+        error = _difference(exact(x.clone()), folded)
+    if not error <= REHEARSAL:
+        raise CertificateError(f"{type(net.model).__name__} cannot be compacted: with the factors multiplied into its parameters its "
+                               f"outputs differ by {error:.1e} of their size. Does a hook or a patch of a layer do more than the layer "
+                               "itself? Nothing was changed.")
+
+
+def _removed(exact, wiring):
     """Return a float64 network without what does not matter in it, the plan of that, and the biases that absorb constants."""
-    plan = _Plan(trace(exact, example.double()))
+    plan = _Plan(wiring)
     biases = plan.absorbed(exact)
     return _carry_out(exact, plan, biases), plan, biases
 
@@ -374,7 +461,7 @@ def _carry_out(model, plan, biases):
 
 def _over_the_same_tensors(model):
     """Return a copy of a model's modules over the very same parameters and buffers: large weights are not copied in vain."""
-    return copy.deepcopy(model, {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())})
+    return detached_copy(model, [*model.parameters(), *model.buffers()])
 
 
 def _put(model, name, tensor):
@@ -383,18 +470,15 @@ def _put(model, name, tensor):
     setattr(owner, attribute, nn.Parameter(tensor, getattr(owner, attribute).requires_grad))
 
 
-def _rehearse(exact, example, masks=2, off=0.3):
+def _rehearse(exact, wiring, example, masks=2, off=0.3):
     """Remove random neurons from a float64 copy first, everywhere where the network could be switched.
 
     Which neurons are off now need not show every fault in what was found out about a network that was never seen before.
     """
+    sites, inputs = tied_sites(wiring), _doubled(_inputs(example, 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SwitchWarning)    # of the network itself they have been, or will be, said once
-        try:
-            sites, _ = find_sites(exact, example.double(), tied=True)
-        except SwitchError:    # nothing can be removed
-            return
-        for seed in range(masks):
+        for seed in range(masks if sites else 0):
             generator, trial = torch.Generator().manual_seed(seed), _over_the_same_tensors(exact)
             params = whole = {name: p.detach() for name, p in exact.named_parameters()}
             for site in sites:
@@ -404,8 +488,9 @@ def _rehearse(exact, example, masks=2, off=0.3):
                 params = site.scale(params, s)
             for name in [name for name in params if params[name] is not whole[name]]:
                 _put(trial, name, params[name])
-            small, plan, _ = _removed(trial, example)
-            error = _error(trial, small, example[:2].double(), plan.wiring.output)
+            told = _traced(trial, inputs)
+            small, _, _ = _removed(trial, told)
+            error = _exact_error(trial, small, inputs, told.output)
             if not error <= REHEARSAL:
                 raise CertificateError(
                     f"{type(exact).__name__} cannot be compacted: with random neurons off, removing them changed the outputs by "
@@ -499,9 +584,12 @@ class _Plan:
             values.append(const)
             if (const == 0).all():
                 continue
-            alone = torch.zeros_like(read.const[:1]).index_copy(dim, at, const)
-            worth = affine(module, alone, module.weight.detach().double(), None).movedim(dim, -1).flatten(0, -2)
-            if not torch.allclose(worth, worth[:1], rtol=0, atol=1e-14 * float(worth.abs().max())):
+            alone, weight = torch.zeros_like(read.const[:1]).index_copy(dim, at, const), module.weight.detach().double()
+            if isinstance(module, nn.Linear):
+                worth = affine(module, alone, weight, None).flatten(0, -2)
+            else:
+                worth = everywhere(module, uniform(alone).flatten(), weight, None)[None]
+            if worth.isnan().any() or not torch.allclose(worth, worth[:1], rtol=0, atol=1e-14 * float(worth.abs().max())):
                 self.stuck[label] = f"kept: constant, but the zero padding of {read.path} shows where the border is"
                 return
             if module.bias is None:
@@ -638,32 +726,57 @@ def _set_sizes(module):
 
 def _inputs(example, most):
     """Some of the example's own inputs, and as many random ones of the same mean and standard deviation."""
-    real = example[:most]
-    noise = torch.randn(real.shape, generator=torch.Generator().manual_seed(0)).to(real) * real.std() + real.mean()
+    real, like, generator = example[:most], example[:256], torch.Generator().manual_seed(0)
+    if real.is_floating_point():
+        noise = torch.randn(real.shape, generator=generator).to(real) * like.std(correction=int(like.numel() > 1)) + like.mean()
+    else:    # such as the numbers of words: drawn from those that occur
+        noise = real.flatten()[torch.randint(real.numel(), real.shape, generator=generator).to(real.device)]
     return torch.cat([real, noise])
 
 
 def _certify(exact, exact_small, folded, small, example, tolerance):
     x = _inputs(example, 256)
-    return Certificate(_error(exact, exact_small, x.cpu().double()), tolerance, len(x), _error(folded, small, x))
+    error = _exact_error(exact, exact_small, _doubled(x.cpu()))
+    return Certificate(error, tolerance, len(x), _error(folded, small, x))
 
 
-def _error(one, other, inputs, y=None):
-    """max|y − ŷ| / max|y| of two networks; ``y`` is what the first one returns, where that is known already."""
+def _error(one, other, inputs, output=None):
+    """max|y − ŷ| / max|y| of two networks; ``output`` is what the first one returns, where that is known already."""
     with torch.no_grad():
-        y = one(inputs) if y is None else y
+        outputs = _tensors(one(inputs.clone()) if output is None else output)    # a forward() may write into what it is given
         try:
-            y_hat = other(inputs)
+            others = _tensors(other(inputs.clone()))
         except RuntimeError as failure:
             raise CertificateError(f"the compacted {type(one).__name__} does not run ({failure}); a forward() that "
                                    "counts on sizes written into its code cannot be compacted.") from failure
-    if y.shape != y_hat.shape:
-        raise CertificateError(f"the compacted {type(one).__name__} returns shape {tuple(y_hat.shape)} instead of "
-                               f"{tuple(y.shape)}: its forward() reshapes by sizes written into its code, so a wrong "
+    if not outputs:
+        raise SwitchError(f"{type(one).__name__} returns no tensor: there is nothing to compare.")
+    shapes, other_shapes = ([tuple(y.shape) for y in found] for found in (outputs, others))
+    if shapes != other_shapes:
+        raise CertificateError(f"the compacted {type(one).__name__} returns shape {', '.join(map(str, other_shapes))} instead of "
+                               f"{', '.join(map(str, shapes))}: its forward() reshapes by sizes written into its code, so a wrong "
                                "batch would come out. Use torch.flatten(x, 1).")
-    scale = float(y.abs().max())
-    difference = float((y - y_hat).abs().max())
-    return difference / scale if scale > 0 else (0.0 if difference == 0 else math.inf)
+    return _difference(outputs, others)
+
+
+def _difference(output, other):
+    """max|y − ŷ| / max|y| of what two networks return; the largest, if they return several tensors."""
+    worst = 0.0
+    for y, y_hat in zip(_tensors(output), _tensors(other)):
+        if not y.is_complex():    # labels and masks are compared as numbers
+            y, y_hat = y.double(), y_hat.double()
+        scale, difference = (float(t.abs().max()) if t.numel() else 0.0 for t in (y, y - y_hat))
+        relative = difference / scale if scale > 0 else (0.0 if difference == 0 else math.inf)
+        worst = max(worst, relative) if relative == relative else relative    # NaN stays
+    return worst
+
+
+def _tensors(output):
+    """The tensors in what a network returns, whatever tuples, lists and dicts they are in."""
+    if isinstance(output, torch.Tensor):
+        return [output]
+    parts = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
 
 
 # Optimizers' state, by the power of the gradient that it accumulates: θ' = θ s turns a gradient g into g / s.
@@ -690,8 +803,12 @@ def _slice_optimizer(optimizer, net, small, plan):
     sliced = type(optimizer)(groups)
     for group in optimizer.param_groups:
         for p in group["params"]:
-            name = names[id(p)]
-            for key, value in optimizer.state.get(p, {}).items():
+            name, state = names[id(p)], optimizer.state.get(p, {})
+            if strange := [key for key, value in state.items() if not _sliceable(value, p)]:
+                warnings.warn(f"the state of {type(optimizer).__name__} for {name} ({', '.join(strange)}) has another shape than the "
+                              "parameter and is left behind: it starts anew.", SwitchWarning, stacklevel=3)
+                continue
+            for key, value in state.items():
                 if isinstance(value, torch.Tensor) and value.shape == p.shape:
                     if name in scales and key in GRADIENT_POWER:
                         s = scales[name]
@@ -699,6 +816,13 @@ def _slice_optimizer(optimizer, net, small, plan):
                     value = _slice_tensor(name, value, plan)
                 sliced.state[new[name]][key] = copy.deepcopy(value)
     return sliced
+
+
+def _sliceable(value, parameter):
+    """Whether an entry of an optimizer's state is as large as its parameter, or has nothing to do with its size."""
+    if isinstance(value, torch.Tensor):
+        return value.shape == parameter.shape or value.numel() == 1
+    return not isinstance(value, (list, tuple, dict))
 
 
 def load_compact(path: str | os.PathLike[str], into: Callable[[], nn.Module]) -> nn.Module:

@@ -1,5 +1,6 @@
 """What Linear and Conv layers read, and what they make of constants: float64 values that are NaN where the input has a say."""
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -16,7 +17,8 @@ def constant_output(module: nn.Linear | Conv, const: Tensor) -> Tensor:
     """Return the constants behind a Linear or Conv layer, given those in front of it.
 
     An output is constant where every input that it reads with a weight other than 0 is; a channel that is unknown at one
-    place counts as unknown at all.
+    place counts as unknown at all. So does one that a convolution makes different from place to place, since it reads the
+    border's padding: what becomes of that depends on the size of the image.
 
     Parameters
     ----------
@@ -32,7 +34,8 @@ def constant_output(module: nn.Linear | Conv, const: Tensor) -> Tensor:
     """
     weight = module.weight.detach().double()
     dim, groups = -1 if isinstance(module, nn.Linear) else 1, getattr(module, "groups", 1)
-    unknown = const.movedim(dim, 0).flatten(1)[:, :1 if nowhere_known(const) else None].isnan().any(1)
+    each = const if dim == -1 or nowhere_known(const) else uniform(const)
+    unknown = each.movedim(dim, 0).flatten(1)[:, :1 if nowhere_known(const) else None].isnan().any(1)
     reads = (weight != 0).flatten(2).any(2) if weight.ndim > 2 else weight != 0    # (out, in / groups)
     depends = (reads.view(groups, -1, reads.shape[1]) & unknown.view(groups, 1, -1)).any(2).flatten()
     shape = affine(module, const.to("meta"), weight.to("meta"), None).shape
@@ -43,11 +46,46 @@ def constant_output(module: nn.Linear | Conv, const: Tensor) -> Tensor:
     bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach().double()
     if not reads[known].any():    # nothing but the bias, everywhere
         told = lay(bias[known], dim, out.index_select(dim, known).shape)
-    elif groups == 1:
+    elif isinstance(module, nn.Linear):
         told = affine(module, const.nan_to_num(), weight[known], bias[known])
     else:
-        told = affine(module, const.nan_to_num(), weight, bias).index_select(dim, known)
+        each = each[0].flatten().nan_to_num()
+        told = everywhere(module, each, weight[known], bias[known]) if groups == 1 else everywhere(module, each, weight, bias)[known]
+        told = lay(told, dim, out.index_select(dim, known).shape)
     return out.index_copy(dim, known, told)
+
+
+def everywhere(module: Conv, each: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return what a convolution makes of channels that are the same all over, in an image of any size.
+
+    Parameters
+    ----------
+    module : nn.Conv1d, Conv2d, Conv3d
+        The layer.
+    each : Tensor of float64, shape (n_in,)
+        The channels' values.
+    weight, bias : Tensor, Tensor or None
+        In place of the layer's own.
+
+    Returns
+    -------
+    Tensor of float64, shape (n_out,)
+        NaN where an output is not the same all over, because the padding shows where the border is.
+    """
+    kernel = [(size - 1) * apart + 1 for size, apart in zip(module.kernel_size, module.dilation)]
+    padding = kernel if isinstance(module.padding, str) else module.padding
+    canvas = [2 * (size + more) + 1 for size, more in zip(kernel, padding)]    # large enough for an inside and a border
+    every = copy.copy(module)
+    every.stride = (1,) * len(canvas)                                          # looks at every place
+    return uniform(affine(every, lay(each, 1, (1, len(each), *canvas)), weight, bias)).flatten()
+
+
+def uniform(const: Tensor) -> Tensor:
+    """Return constants (N, C, 1, ...) of channels (N, C, ...) that are the same all over, up to rounding; NaN for others."""
+    places = const.flatten(2) if const.ndim > 2 else const[..., None]
+    first = places[..., :1]
+    same = ((places - first).abs() <= 1e-14 * places.abs().amax(-1, keepdim=True)).all(-1, keepdim=True)
+    return torch.where(same, first, math.nan).reshape(*const.shape[:2], *[1] * (const.ndim - 2))
 
 
 def affine(module: nn.Linear | Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

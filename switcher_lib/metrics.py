@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from switcher_lib.wiring import untouched
+
 COUNTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 Name = TypeVar("Name")
 Counted = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -87,25 +89,24 @@ def macs_per_weight(model: nn.Module, example: Tensor) -> dict[str, int]:
 
 
 def _places(model: nn.Module, example: Tensor) -> list[tuple[Counted, int]]:
-    """Return (module, places) for each call of a Linear or Conv layer while the model runs on one input."""
-    calls, hooks = [], []
-    modes = {m: m.training for m in model.modules()}
+    """Return (module, places for one input) for each call of a Linear or Conv layer while the model runs on two inputs.
+
+    Two, for some models squeeze a single one away.
+    """
+    calls, hooks, batch = [], [], example[:2].clone()
 
     def count(module, inputs, output):
-        calls.append((module, output[0].numel() // module.weight.shape[0]))
+        calls.append((module, -(-output.numel() // (module.weight.shape[0] * len(batch)))))
 
     for module in model.modules():
         if isinstance(module, COUNTED):
             hooks.append(module.register_forward_hook(count))
     try:
-        model.eval()
-        with torch.no_grad():
-            model(example[:1])
+        with untouched(model), torch.no_grad():
+            model.eval()(batch)
     finally:
         for handle in hooks:
             handle.remove()
-        for module, mode in modes.items():
-            module.training = mode
     return calls
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from switcher_lib.errors import SwitchError, SwitchWarning
-from switcher_lib.wiring import CONV_MODULES, shared_parameters, trace
+from switcher_lib.wiring import CONV_MODULES, Wiring, shared_parameters, trace
 
 __all__ = ["Axis", "Connections", "Site", "find_connections", "find_sites", "trace"]
 
@@ -321,7 +321,7 @@ def find_connections(model: nn.Module, *, convolutions: bool = False,
         if not isinstance(module, kinds):
             continue
         weight = dict(module.named_parameters(recurse=False)).get("weight")
-        if path in skip:
+        if _skipped(path, skip):
             refused[path] = "skipped on request"
         elif weight is None:
             refused[path] = f"the weight of {path} is computed, not a parameter"
@@ -359,7 +359,7 @@ def find_sites(model: nn.Module, example: Tensor, *, face: Literal["incoming", "
         Whether to switch neurons that can only go together too, as one site: what several layers write to a residual
         stream, or what several BatchNorms read.
     skip : sequence of str, default ()
-        Paths of layers to leave alone, without a warning.
+        Paths of layers, or of modules with layers in them, to leave alone, without a warning.
 
     Returns
     -------
@@ -382,7 +382,7 @@ def find_sites(model: nn.Module, example: Tensor, *, face: Literal["incoming", "
     sites: list[Site] = []
     refused: dict[str, str] = {}
     for read in wiring.reads:
-        if read.path in skip or not isinstance(paths[read.path], nn.Linear):
+        if _skipped(read.path, skip) or not isinstance(paths[read.path], nn.Linear):
             continue
         if (switch_inputs and read.of_input) or (switch_flattened and read.flattened):
             sites.append(_feature_site(read, wiring))
@@ -390,9 +390,9 @@ def find_sites(model: nn.Module, example: Tensor, *, face: Literal["incoming", "
         refused["input"] = "no Linear layer reads the input, and a convolution reads whole channels of it"
     for group in wiring.groups():
         writers = [producer.path for producer in group]
-        if skipped := [path for path in writers if path in skip]:
+        if skipped := [path for path in writers if _skipped(path, skip)]:
             left = f"can only go together with {', '.join(skipped)}, which is skipped on request"
-            refused |= {path: "skipped on request" if path in skip else left for path in writers}
+            refused |= {path: "skipped on request" if _skipped(path, skip) else left for path in writers}
             continue
         reason, advice = wiring.refusal(group, face, tied)
         if reason is None:
@@ -415,6 +415,11 @@ def find_sites(model: nn.Module, example: Tensor, *, face: Literal["incoming", "
         why = why or ("It is a single layer, and its outputs are its own" if single else "It has no Linear or Conv layer")
         raise SwitchError(f"nothing in {type(model).__name__} can be switched. {why}.")
     return sites, refused
+
+
+def tied_sites(wiring: Wiring) -> list[Site]:
+    """Return the sites of all neurons that can be switched, each with those that it can only go together with."""
+    return [_neuron_site(group, wiring, "incoming") for group in wiring.groups() if wiring.refusal(group, "incoming", tied=True)[0] is None]
 
 
 def _neuron_site(group, wiring, face):
@@ -448,11 +453,18 @@ def _neuron_site(group, wiring, face):
 def _check_skip(model: nn.Module, skip: Collection[str]) -> dict[str, nn.Module]:
     """Return {path: module}, after a look at whether ``skip`` names modules only."""
     paths = dict(model.named_modules())
+    if isinstance(skip, str) or not isinstance(skip, Collection):
+        raise ValueError(f"skip={skip!r} must be a list of paths of modules, such as [{str(skip)!r}].")
     for path in skip:
         if path not in paths:
             raise ValueError(f"skip names {path!r}, which is no module of the model. Its modules: "
                              f"{', '.join(p for p in paths if p)}.")
     return paths
+
+
+def _skipped(path: str, skip: Collection[str]) -> bool:
+    """Whether a module, or one that it is in, is to be left alone."""
+    return any(path == other or path.startswith(f"{other}.") for other in skip)
 
 
 def _name_apart(sites):

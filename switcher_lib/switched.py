@@ -1,5 +1,6 @@
 """A task network and the switcher that reads it: f(x; θ ⊙ s(θ))."""
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from switcher_lib.gates import GateLike
 from switcher_lib.sites import Connections, Site, count_on, find_connections, find_sites
 from switcher_lib.switchers import Switcher
 from switcher_lib.layers import SelectLinear
+from switcher_lib.wiring import check_model_and_example
 
 
 DEFAULT_SWITCHER = {"neuron": "row", "connection": "entry"}
@@ -63,7 +65,7 @@ class Switched(nn.Module):
         Whether neurons that can only go together are switched too, as one site: those of a residual stream, which several
         layers write, and those that several BatchNorms read.
     skip : sequence of str, default ()
-        Paths of layers to leave alone.
+        Paths of layers, or of modules with layers in them, to leave alone.
 
     Attributes
     ----------
@@ -80,6 +82,8 @@ class Switched(nn.Module):
     ------
     ValueError
         If an argument is out of its range or names something unknown.
+    TypeError
+        If ``model`` is no module.
     SwitchError
         If nothing in the model can be switched.
 
@@ -113,8 +117,9 @@ class Switched(nn.Module):
             raise ValueError(f"refresh={refresh!r} must be 'live' or a number of task steps of at least 1.")
         if flow and refresh != "live":
             raise ValueError(f"flow=True needs refresh='live', not {refresh!r}: stale factors carry no gradient.")
-        if noise < 0:
-            raise ValueError(f"noise={noise!r} must be at least 0.")
+        if isinstance(noise, bool) or not isinstance(noise, (int, float)) or not 0 <= noise < math.inf:
+            raise ValueError(f"noise={noise!r} must be a number of at least 0.")
+        check_model_and_example(model, example)
         self._weights = price_weights(price)
         self.model = model
         if level == "neuron":
@@ -124,6 +129,7 @@ class Switched(nn.Module):
             self.sites, self.refused = find_connections(model, convolutions=convolutions, skip=skip)
         self.level = level
         self.switcher = switchers.make(DEFAULT_SWITCHER[level] if switcher is None else switcher, self.sites, gate)
+        self.switcher.to(next(p.dtype for p in model.parameters() if p.is_floating_point()))
         self.refresh, self.flow, self.noise, self.price = refresh, flow, noise, price
         self.held = None
         self._stale, self._age = None, 0    # and task steps taken since the first
@@ -420,7 +426,19 @@ class Switched(nn.Module):
         ----------
         factors : dict of str to Tensor
             {site.key: tensor of the site's shape}.
+
+        Raises
+        ------
+        ValueError
+            If a site has no factors, or factors of another shape or with NaN in them, or there is no such site.
         """
+        if not isinstance(factors, Mapping):
+            raise ValueError(f"factors is a {type(factors).__name__}; it must be {{site.key: tensor of the site's shape}}.")
+        for key, s in factors.items():
+            if key not in (keys := [site.key for site in self.sites]):
+                raise unknown_name("factors", key, keys, "site")
+            if s.isnan().any():
+                raise ValueError(f"factors[{key!r}] has entries that are NaN; a factor is a number.")
         self.scale(self.params(), factors)    # raises where a key or a length is wrong
         self._stale, self._age = None, 0
         self.held = {site.key: factors[site.key].detach().clone() for site in self.sites}

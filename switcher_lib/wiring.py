@@ -11,9 +11,11 @@ neurons are switched off (constant 0), which are constant otherwise, and what th
 """
 
 import copy
+import inspect
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Number
 from typing import Any
@@ -23,7 +25,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from switcher_lib.errors import SwitchError
-from switcher_lib.layers import SelectLinear, constant_output, lay, nothing_known, nowhere_known, select
+from switcher_lib.layers import SelectLinear, constant_output, lay, nothing_known, nowhere_known, select, uniform
 
 __all__ = ["trace"]
 
@@ -76,31 +78,68 @@ def trace(model: nn.Module, example: Tensor) -> "Wiring":
     SwitchError
         If the model cannot be traced, or the example does not go through it.
     """
-    if not isinstance(example, torch.Tensor) or example.ndim < 2 or len(example) == 0:
-        got = tuple(example.shape) if isinstance(example, torch.Tensor) else type(example).__name__
-        raise ValueError(f"example={got} must be a tensor: a batch of at least one input, as the model takes it.")
-    modes = {module: module.training for module in model.modules()}
-    try:
+    check_model_and_example(model, example)
+    with untouched(model):
         model.eval()
-        try:
-            graph = Tracer().trace(model)
-        except Exception as error:
-            raise SwitchError(
-                f"model={type(model).__name__} cannot be traced by torch.fx ({error}). A forward() that branches on "
-                "its data has no fixed structure to switch; switch a submodule of it instead."
-            ) from error
+        graph = Tracer().trace(model)
         with torch.no_grad():
             try:    # on the CPU, wherever the model is: constants are float64, which not every device has
                 elsewhere = any(p.device.type != "cpu" for p in model.parameters())
-                return Wiring(copy.deepcopy(model).cpu() if elsewhere else model, graph, example[:2].cpu())
-            except (RuntimeError, ValueError, IndexError, TypeError) as error:
+                return Wiring(detached_copy(model).cpu() if elsewhere else model, graph, example[:2].cpu().clone())
+            except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
                 if isinstance(error, SwitchError):
                     raise
-                raise SwitchError(f"example of shape {tuple(example.shape)} does not go through "
-                                  f"{type(model).__name__}: {error}") from error
+                raise SwitchError(f"example of shape {tuple(example.shape)} does not go through {type(model).__name__}: {error} "
+                                  f"(it is of type {example.dtype})") from error
+
+
+def check_model_and_example(model: nn.Module, example: Tensor) -> None:
+    """Raise TypeError or ValueError if one of them is not what its name says."""
+    if not isinstance(model, nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise TypeError(f"model is {what}; it must be an nn.Module, an instance of a network.")
+    if not isinstance(example, torch.Tensor) or example.ndim < 2 or len(example) == 0:
+        got = tuple(example.shape) if isinstance(example, torch.Tensor) else type(example).__name__
+        raise ValueError(f"example={got} must be a tensor: a batch of at least one input, as the model takes it.")
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Leave a model's mode, buffers and attributes as they are, whatever its forward() and torch.fx do to them in between."""
+    modes = {module: module.training for module in model.modules()}
+    buffers = {buffer: buffer.clone() for buffer in model.buffers()}
+    known = set(vars(model))
+    try:
+        yield
     finally:
         for module, mode in modes.items():
             module.training = mode
+        with torch.no_grad():
+            for buffer, before in buffers.items():
+                if not torch.equal(buffer, before):
+                    buffer.copy_(before)
+        for name in set(vars(model)) - known:
+            if name.startswith("_tensor_constant"):    # where torch.fx puts tensors that are neither parameters nor buffers
+                delattr(model, name)
+
+
+def detached_copy(model: nn.Module, shared: Sequence[Tensor] = ()) -> nn.Module:
+    """Return a deep copy of a model, also where it keeps an activation, which PyTorch refuses to copy with its graph.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model.
+    shared : sequence of Tensor, default ()
+        What both are to have: not copied.
+    """
+    kept = [value for module in model.modules() for value in vars(module).values()
+            if isinstance(value, torch.Tensor) and value.grad_fn is not None]
+    try:
+        return copy.deepcopy(model, {id(t): t.detach() for t in kept} | {id(t): t for t in shared})
+    except (TypeError, RuntimeError) as error:
+        raise SwitchError(f"{type(model).__name__} cannot be copied ({error}): it keeps something besides parameters and buffers that "
+                          "Python's deepcopy does not take.") from error
 
 
 class Tracer(fx.Tracer):
@@ -109,6 +148,39 @@ class Tracer(fx.Tracer):
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
         """Return whether a module is taken as a whole."""
         return isinstance(module, SelectLinear) or super().is_leaf_module(module, path)
+
+    def trace(self, root: nn.Module, concrete_args: dict[str, Any] | None = None) -> fx.Graph:    # type: ignore[override]
+        """Return the graph of a model's forward() with every option at its default.
+
+        Parameters
+        ----------
+        root : nn.Module
+            The model.
+        concrete_args : None
+            Not used: whatever has a default has that.
+
+        Raises
+        ------
+        SwitchError
+            If forward() has no single path that torch.fx could follow.
+        """
+        taken = list(inspect.signature(root.forward).parameters.values())
+        if many := [p for p in taken if p.kind is p.VAR_POSITIONAL]:
+            raise SwitchError(f"forward() of {type(root).__name__} takes any number of inputs (*{many[0].name}); only networks of one "
+                              "input can be switched. If it is a wrapper, such as torch.compile's, give the network inside.")
+        defaults = {p.name: p.default for p in taken[1:] if p.default is not p.empty and p.kind is not p.VAR_KEYWORD}
+        try:
+            graph = super().trace(root, defaults or None)
+        except Exception as error:
+            raise SwitchError(
+                f"model={type(root).__name__} cannot be traced by torch.fx ({error}). It follows one path through forward(): not "
+                "through code that branches on values or sizes, nor into what torch.compile, torch.jit or DataParallel have "
+                "wrapped. Give the network inside, or switch a submodule of it."
+            ) from error
+        given = [node for node in graph.nodes if node.op == "placeholder"]
+        for node, default in zip(given[len(given) - len(defaults):], defaults.values()):
+            node.args = (default,)
+        return graph
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -206,6 +278,7 @@ class Wiring:
         self.modules = dict(model.named_modules())
         self.order = {path: i for i, path in enumerate(self.modules)}
         self.buffers = {f"{path}.{name}" for path, module in self.modules.items() for name, _ in module.named_buffers(recurse=False)}
+        self._tensors = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
         self.producers: dict[str, Producer] = {}
         self.reads: list[Read] = []
         self.axes: dict[tuple[str, int], Tensor] = {}
@@ -219,6 +292,7 @@ class Wiring:
         self._cut: list[tuple[tuple[Flow, ...], int, str]] = []
         self._read_by_name: dict[str, str] = {}
         self._given: str | None = None
+        self._sizes: dict[fx.Node, list[set[int]]] = {}    # what is computed from sizes, to the labels along each axis it tells of
         self._run(graph, example)
 
     # -- questions that others ask
@@ -315,7 +389,12 @@ class Wiring:
         for node in graph.nodes:
             args = fx.map_arg(node.args, results.__getitem__)
             kwargs = fx.map_arg(node.kwargs, results.__getitem__)
+            before = {id(f): f.value._version for f in _flows((args, kwargs))}
             results[node] = self._step(node, args, kwargs, example)
+            if changed := [f for f in _flows((args, kwargs)) if f.value._version != before[id(f)]]:
+                live = [flow for other, found in results.items() if other is not node for flow in _flows(found)]
+                self._changed_in_place(changed, live, results[node])
+            results[node] = self._sized(node, args, results[node])
             for used in node.all_input_nodes:    # an activation that nobody needs any more is large
                 left[used] -= 1
                 if not left[used]:
@@ -336,6 +415,52 @@ class Wiring:
         for axis, labels in self.axes.items():
             for root in self.root(labels).unique().tolist():
                 self._axes_by_root[root].append(axis)
+
+    def _changed_in_place(self, changed, live, result):
+        """An operation has written into what it was given: whoever else reads that gets the new numbers."""
+        for x in changed:
+            if isinstance(result, Flow) and result.value is x.value:
+                x.const, x.gates = result.const, result.gates
+            place = x.value.untyped_storage().data_ptr()
+            for other in live:
+                if not any(other is one for one in (*changed, *_flows(result))) and other.value.untyped_storage().data_ptr() == place:
+                    self._fix([x, other], "its neurons are changed in place while something else still reads them")
+                    x.const, other.const = nothing_known(x.const.shape), nothing_known(other.const.shape)
+
+    def _sized(self, node, args, result):
+        """Follow what is computed from sizes: a number of neurons is to change, and the size of an image may.
+
+        Where a size only says how to lay out, pool or cut, it is asked for anew whenever the network runs.
+        """
+        name = _name(node) if node.op in ("call_function", "call_method") else ""
+        if name in ("size", "len") or name == "getattr" and args[1] == "shape":
+            if args and isinstance(args[0], Flow):
+                at = 0 if name == "len" else node.kwargs.get("dim", *args[1:2]) if name == "size" else None
+                axes = [self._neurons_along(args[0], dim) for dim in range(args[0].value.ndim)]
+                self._sizes[node] = axes if at is None else [axes[at]]
+            return result
+        told = [self._sizes[used] for used in node.all_input_nodes if used in self._sizes]
+        if not told:
+            return result
+        if name == "getitem" and node.args[0] in self._sizes and isinstance(node.args[1], (int, slice)):
+            found = told[0][node.args[1]] if len(told[0]) > 1 else told[0]
+            self._sizes[node] = found if isinstance(found, list) else [found]
+            return result
+        flows, neurons = _flows(result), set().union(*(axis for axes in told for axis in axes))
+        if isinstance(result, torch.Tensor):
+            flows = [result := Flow(result, torch.full(result.shape, NOBODY), nothing_known(result.shape))]
+        if not flows:
+            self._sizes[node] = [neurons]
+        elif name not in LAYOUT_NAMES | POOL_NAMES | PIECES_NAMES | {"getitem"}:
+            for label in neurons:
+                self._fix_label(label, "how many neurons there are is a number that forward() computes with")
+            for flow in flows:
+                keeps_zero = name in PRODUCT_NAMES | {"truediv", "div"}
+                flow.const = torch.where((flow.const == 0) & keeps_zero, flow.const, math.nan)
+        return result
+
+    def _neurons_along(self, x, dim):
+        return {label for label in x.label.unique().tolist() if label > 0} if _varies(x.label, dim) else set()
 
     def _inside_opaque(self, path):
         return any(path.startswith(f"{other}.") for other in self.opaque)
@@ -365,6 +490,13 @@ class Wiring:
         shared = self._shared.get(path)
         if shared:
             return self._unknown(module, args, kwargs, f"{path} shares {shared} with another module", path)
+        if is_hooked(module):
+            return self._unknown(module, args, kwargs, f"{path} has a hook, or a forward() of its own: what that does is not known", path)
+        if computed := computed_parameter(module):
+            return self._unknown(module, args, kwargs, f"the {computed} of {path} is computed, not a parameter", path)
+        if not args and len(kwargs) == 1:    # layer(input=x)
+            args, kwargs = tuple(kwargs.values()), {}
+        args = tuple(map(self._lift, args))
         if getattr(module, "return_indices", False):
             return self._unknown(module, args, kwargs, f"{path} returns indices", path)
         for kinds, rule in (((nn.Linear, *CONV_MODULES), self._affine), (NORM_MODULES, self._norm),
@@ -385,6 +517,8 @@ class Wiring:
             return told
         if name == "getitem" and isinstance(args[0], (tuple, list)):
             return args[0][args[1]]
+        if name == "getattr" and isinstance(args[0], tuple):    # the values of x.max(1), which has indices too
+            return getattr(*args)
         if name in ("size", "dim", "getattr", "len"):
             told = function(*map_flow(args, "value"), **map_flow(kwargs, "value"))
             if not isinstance(told, torch.Tensor):
@@ -414,13 +548,11 @@ class Wiring:
     # -- layers
 
     def _affine(self, module, args, kwargs, path):
-        if "weight" not in dict(module.named_parameters(recurse=False)):
-            return self._unknown(module, args, kwargs, f"the weight of {path} is computed, not a parameter", path)
         if getattr(module, "groups", 1) > 1:
             return self._grouped(module, args[0], path)
         x = args[0]
         dim = -1 if isinstance(module, nn.Linear) else 1
-        const = select(module, x.const)
+        const = _same_in_all(select(module, x.const))
         arriving = self._along(x, dim, path)
         incoming = select(module, arriving)
         self._put(f"{path}.weight", 1, incoming)
@@ -459,15 +591,16 @@ class Wiring:
         for name in ("weight", "bias", "running_mean", "running_var"):
             if getattr(module, name, None) is not None:
                 self._put(f"{path}.{name}", 0, labels)
-        double = {k: v.double() for k, v in dict(mean=module.running_mean, var=module.running_var, weight=module.weight,
-                                                 bias=module.bias).items() if v is not None}
-        const = x.const
-        if "mean" in double:
-            const = _where_known(lambda c: F.batch_norm(c, double["mean"], double["var"], double.get("weight"), double.get("bias"),
-                                                        False, 0.0, module.eps), const, const.shape)
-            if "weight" in double and (double["weight"] == 0).any():    # γ = 0 leaves β, whatever comes in
-                stuck = lay(double["weight"] == 0, 1, const.shape)
-                const = torch.where(stuck, lay(double["bias"], 1, const.shape), const)
+        channels = torch.ones(x.value.shape[1], dtype=torch.float64)
+        gamma = channels if module.weight is None else module.weight.detach().double()
+        beta = 0 * channels if module.bias is None else module.bias.detach().double()
+        if module.running_mean is not None:
+            const = _where_known(lambda c: F.batch_norm(c, module.running_mean.double(), module.running_var.double(), gamma, beta,
+                                                        False, 0.0, module.eps), x.const, x.const.shape)
+        else:    # the batch's own mean takes a constant away
+            const = _where_known(lambda c: torch.where(uniform(c).isnan(), math.nan, lay(beta, 1, c.shape)), x.const, x.const.shape)
+        if (gamma == 0).any():    # γ = 0 leaves β, whatever comes in
+            const = torch.where(lay(gamma == 0, 1, const.shape), lay(beta, 1, const.shape), const)
         return Flow(module(x.value), x.label, const, self._gated_here(x, path))
 
     def _gated_here(self, x, path):
@@ -503,8 +636,19 @@ class Wiring:
         x = args[0]
         labels = self._along(x, 1, path)
         value = function(x.value, *args[1:], **kwargs)
-        const = _where_known(lambda c: _double_call(function, c, args[1:], kwargs), x.const, value.shape)
+        const = _where_known(lambda c: self._pooled(function, args[1:], kwargs, c, value.shape), x.const, value.shape)
         return Flow(value, lay(labels, 1, value.shape), const, x.gates)
+
+    def _pooled(self, function, args, kwargs, const, shape):
+        """Constants behind a pool: what is the same all over an image stays that, unless the pool counts padding in.
+
+        Only what would be true for images of any size is: the pool is tried on a larger one.
+        """
+        each = uniform(const).flatten(1)
+        ones = const.new_ones(1, 1, *(size + 7 for size in const.shape[2:]))
+        keeps = [bool((_double_call(function, v * ones, args, kwargs) == v).all()) for v in (0, 1)]
+        each = torch.where((each == 0) & keeps[0] | all(keeps), each, math.nan)
+        return each.reshape(*each.shape, *[1] * (len(shape) - 2)).expand(shape)
 
     def _mean(self, function, args, kwargs):
         x = args[0]
@@ -516,7 +660,9 @@ class Wiring:
         label = x.label
         for dim in dims:
             label = label.narrow(dim, 0, 1)
-        const = _where_known(lambda c: function(c, *args[1:], **kwargs), x.const, value.shape)
+        # what differs from place to place would have another mean in an image of another size
+        const = _where_known(lambda c: torch.where(c.amax(dims, keepdim=True) == c.amin(dims, keepdim=True), c, math.nan)
+                             .mean(dims).reshape(value.shape), x.const, value.shape)
         return Flow(value, label.reshape(value.shape), const, x.gates)
 
     # -- what only moves things
@@ -537,7 +683,7 @@ class Wiring:
         if any(isinstance(part, (torch.Tensor, list, Flow, Named)) for part in (index if isinstance(index, tuple) else (index,))):
             return self._unknown(function, args, kwargs, "its neurons are picked by an index")
         picked = Flow(*(getattr(x, name)[index] for name in ("value", "label", "const")), x.gates)
-        if self._labels_in(picked) != self._labels_in(x):
+        if any(_varies(x.label, dim) for dim in _cut_axes(index, x.value.ndim)):
             self._fix(x, "its neurons are picked by a slice of fixed size")
         return picked
 
@@ -594,6 +740,9 @@ class Wiring:
 
     def _per_channel(self, function, a, b, x, named):
         """A parameter times x: a scale for each channel goes with the channels."""
+        owner = self.modules.get(named.name.rpartition(".")[0])
+        if named.name not in self._tensors or isinstance(owner, (nn.Linear, nn.PReLU, *CONV_MODULES, *NORM_MODULES)):
+            return self._product(function, self._lift(a), self._lift(b))
         value = function(*(part.value for part in (a, b)))
         real = [dim for dim, size in enumerate(named.value.shape) if size > 1]
         at = real[0] - named.value.ndim + x.value.ndim if real else None
@@ -645,6 +794,8 @@ class Wiring:
         def wrap(v):
             if isinstance(v, (tuple, list)):
                 return _like(v, [wrap(part) for part in v])
+            if isinstance(v, dict):
+                return {key: wrap(part) for key, part in v.items()}
             if not isinstance(v, torch.Tensor):
                 return v
             return Flow(v, torch.zeros(v.shape, dtype=torch.int64), nothing_known(v.shape))
@@ -743,9 +894,52 @@ def shared_parameters(model: nn.Module) -> dict[str, str]:
     return {path: name for group in owners.values() if len(group) > 1 for path, name in group}
 
 
+def is_hooked(module: nn.Module) -> bool:
+    """Return whether a module does more than its class: it has a forward hook, or a forward() put on it alone."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+def computed_parameter(module: nn.Module) -> str | None:
+    """Return the name of a layer's weight or bias that is no parameter but made of others, as after ``weight_norm``; else None."""
+    if not isinstance(module, (nn.Linear, nn.PReLU, *CONV_MODULES, *NORM_MODULES)):
+        return None
+    own = dict(module.named_parameters(recurse=False))
+    return next((name for name in ("weight", "bias") if getattr(module, name, None) is not None and name not in own), None)
+
+
 def _like(sequence, parts):
-    """Parts as a tuple or a list, whatever kind of it there was."""
-    return parts if isinstance(sequence, list) else tuple(parts)
+    """Parts as a list or a tuple, with the names that it had."""
+    if isinstance(sequence, list):
+        return list(parts)
+    if hasattr(sequence, "_fields"):
+        return type(sequence)(*parts)
+    return type(sequence)(parts) if hasattr(sequence, "n_sequence_fields") else tuple(parts)
+
+
+def _flows(what):
+    return [leaf for leaf in _flat(what) if isinstance(leaf, Flow)]
+
+
+def _same_in_all(const):
+    """Constants that differ between the inputs of a batch are none: of two views in one batch, only one may be constant."""
+    return const if nowhere_known(const) else torch.where((const == const[:1]).all(0), const, math.nan)
+
+
+def _cut_axes(index, ndim):
+    """Return the axes along which x[index] takes a part only."""
+    index = index if isinstance(index, tuple) else (index,)
+    named = sum(part is not None and part is not Ellipsis for part in index)
+    dim, cut = 0, []
+    for part in index:
+        if part is None:
+            continue
+        if part is Ellipsis:
+            dim += ndim - named
+            continue
+        if part != slice(None):
+            cut.append(dim)
+        dim += 1
+    return cut
 
 
 def _method(name):

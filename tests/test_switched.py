@@ -209,7 +209,7 @@ def test_holding_wrong_factors_is_an_error_and_changes_nothing(net, change, word
     ({"refresh": 2.5}, "refresh=2.5"),
     ({"refresh": "dead"}, "refresh='dead'"),
     ({"flow": True, "refresh": 4}, "flow=True needs refresh='live', not 4"),
-    ({"noise": -0.1}, "noise=-0.1 must be at least 0"),
+    ({"noise": -0.1}, "noise=-0.1 must be a number of at least 0"),
     ({"skip": ["fc7"]}, "skip names 'fc7'"),
 ])
 def test_a_wrong_option_is_named_with_its_value(options, words):

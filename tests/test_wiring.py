@@ -323,5 +323,5 @@ def test_a_fault_in_what_was_found_out_is_seen_before_anything_is_removed(monkey
     monkeypatch.setattr(wiring.Wiring, "_found", lambda self, labels: [])    # any two halves count as tied
     with pytest.raises(sl.CertificateError, match="cannot be compacted: with random neurons off|does not run"):
         sl.compact(model, networks.inputs(model))
-    monkeypatch.setattr(compaction, "_rehearse", lambda exact, example: None)
+    monkeypatch.setattr(compaction, "_rehearse", lambda *told: None)
     assert sl.compact(model, networks.inputs(model)).widths["a"] == (8, 6)    # and the certificate of this removal holds
