@@ -4,6 +4,7 @@ Most were found by trying to break the promise; what they have in common is a sm
 one thing is unusual.
 """
 
+import random
 import threading
 import types
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import random_graphs
 import switcher_lib as sl
 from switcher_lib.wiring import trace
 
@@ -455,3 +457,22 @@ def test_a_state_that_cannot_be_sliced_starts_anew(optimizer):
 
 def test_a_network_without_parameters_has_a_text():
     assert "0 -> 0 parameters" in str(sl.compact(nn.Flatten(), torch.randn(4, 2, 3)))
+
+
+# -------- graphs that are drawn
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_random_graph_is_compacted_right_for_images_of_every_size(seed):
+    draw = random.Random(seed)
+    model = random_graphs.RandomGraph(seed, draw.choice((4, 7, 10))).double().eval()
+    if seed % 3 == 0:
+        random_graphs.with_zeros(model, seed)
+    x = torch.randn(12, *random_graphs.IMAGE, dtype=torch.float64)
+    try:
+        net = sl.Switched(model, x, **draw.choice(({}, {"tied": True}, {"tied": True, "face": "outgoing"}, {"tied": True, "noise": 0.1})))
+    except sl.SwitchError as error:
+        assert "nothing in RandomGraph can be switched" in str(error)
+        return
+    small = sl.compact(partly_off(net, seed), x).model
+    for side in (6, 9, 4):
+        same(net, small, torch.randn(5, random_graphs.IMAGE[0], side, side, dtype=torch.float64), tolerance=1e-10)
