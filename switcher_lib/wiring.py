@@ -660,9 +660,7 @@ class Wiring:
         label = x.label
         for dim in dims:
             label = label.narrow(dim, 0, 1)
-        # what differs from place to place would have another mean in an image of another size
-        const = _where_known(lambda c: torch.where(c.amax(dims, keepdim=True) == c.amin(dims, keepdim=True), c, math.nan)
-                             .mean(dims).reshape(value.shape), x.const, value.shape)
+        const = _where_known(lambda c: function(c, *args[1:], **kwargs), x.const, value.shape)
         return Flow(value, label.reshape(value.shape), const, x.gates)
 
     # -- what only moves things
