@@ -494,6 +494,8 @@ class Wiring:
             return self._unknown(module, args, kwargs, f"{path} has a hook, or a forward() of its own: what that does is not known", path)
         if computed := computed_parameter(module):
             return self._unknown(module, args, kwargs, f"the {computed} of {path} is computed, not a parameter", path)
+        if any(p.is_complex() for p in module.parameters()):
+            return self._unknown(module, args, kwargs, f"{path} has complex parameters", path)
         if not args and len(kwargs) == 1:    # layer(input=x)
             args, kwargs = tuple(kwargs.values()), {}
         args = tuple(map(self._lift, args))

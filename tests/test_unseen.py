@@ -357,6 +357,20 @@ def test_what_does_not_run_in_float64_is_refused_in_words():
         sl.compact(net, batch())
 
 
+def test_complex_layers_are_left_alone():
+    class Complex(MLP):
+        def __init__(self):
+            super().__init__()
+            self.k = nn.Linear(6, 6, dtype=torch.complex64)
+
+        def forward(self, x):
+            return self.c(torch.relu(self.b(self.hidden(x)))) + self.k(x.to(torch.complex64)).abs().sum(1, keepdim=True)
+
+    net = sl.Switched(Complex(), batch())
+    assert [site.key for site in net.sites] == ["a", "b"] and net.refused["k"] == "k has complex parameters"
+    assert net(batch()).shape == (64, 3)
+
+
 @pytest.mark.parametrize("arguments, error, words", [
     (dict(net={}), TypeError, "net is a dict; it must be a switched network, or a plain nn.Module"),
     (dict(example=None), ValueError, "example=NoneType must be a tensor"),
