@@ -20,8 +20,8 @@ import torch
 from safetensors.torch import save as serialized
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.overrides import TorchFunctionMode
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.overrides import TorchFunctionMode
 
 from switcher_lib.errors import CertificateError, SwitchError, SwitchWarning
 from switcher_lib.layers import SelectLinear, affine, everywhere, uniform

@@ -434,8 +434,9 @@ class Switched(nn.Module):
         """
         if not isinstance(factors, Mapping):
             raise ValueError(f"factors is a {type(factors).__name__}; it must be {{site.key: tensor of the site's shape}}.")
+        keys = [site.key for site in self.sites]
         for key, s in factors.items():
-            if key not in (keys := [site.key for site in self.sites]):
+            if key not in keys:
                 raise unknown_name("factors", key, keys, "site")
             if s.isnan().any():
                 raise ValueError(f"factors[{key!r}] has entries that are NaN; a factor is a number.")

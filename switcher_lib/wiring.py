@@ -420,7 +420,7 @@ class Wiring:
         """An operation has written into what it was given: whoever else reads that gets the new numbers."""
         for x in changed:
             if isinstance(result, Flow) and result.value is x.value:
-                x.const, x.gates = result.const, result.gates
+                x.label, x.const, x.gates = result.label, result.const, result.gates
             place = x.value.untyped_storage().data_ptr()
             for other in live:
                 if not any(other is one for one in (*changed, *_flows(result))) and other.value.untyped_storage().data_ptr() == place:
@@ -511,7 +511,7 @@ class Wiring:
         name = _name(node)
         function = _method(name) if node.op == "call_method" else node.target
         leaves = _flat((args, kwargs))
-        flows = [leaf for leaf in leaves if isinstance(leaf, Flow)]
+        flows = _flows(leaves)
         if not flows:
             told = function(*map_flow(args, "value"), **map_flow(kwargs, "value"))
             if any(isinstance(leaf, torch.Tensor) for leaf in _flat(told)):    # not a shape or a type
@@ -624,8 +624,6 @@ class Wiring:
             leak = f"{path} ({name}) is not 0 at 0: a neuron switched off would leave a constant {at_zero:.3g}"
             gates = frozenset(Gate(gate.producer, gate.path, leak) for gate in gates)
         value = function(x.value, *args[1:], **kwargs)
-        if value is x.value:    # in place: whoever else reads x gets the result
-            x.const, x.gates = const, gates
         return Flow(value, x.label, const, gates)
 
     def _with_a_number(self, function, args, kwargs, name):
@@ -670,7 +668,7 @@ class Wiring:
     def _layout(self, function, args, kwargs, path, node=None):
         args, kwargs = tuple(map(self._lift, args)), {name: self._lift(value) for name, value in kwargs.items()}
         parts = {name: function(*map_flow(args, name), **map_flow(kwargs, name)) for name in ("value", "label", "const")}
-        flows = [a for a in _flat((args, kwargs)) if isinstance(a, Flow)]
+        flows = _flows((args, kwargs))
         for dim, size in _sizes(function, node):
             if isinstance(size, int) and size > 1 and _varies(parts["label"], dim):
                 self._fix(flows, f"its neurons run through {path}{'()' * (node is not None)} with the fixed size {size}; "
@@ -712,8 +710,6 @@ class Wiring:
             label = torch.zeros(value.shape, dtype=torch.int64)
         const = _where_known(lambda c: function(c.clone(), b.const, **kwargs), a.const, value.shape)
         gates = a.gates | b.gates
-        if value is a.value:    # in place: whoever else reads a gets the sum
-            a.label, a.const, a.gates = label, const, gates
         return Flow(value, label, const, gates)
 
     def _product(self, function, a, b):
@@ -731,8 +727,6 @@ class Wiring:
         clean = [x for x in (a, b) if x.gates and not any(gate.leak for gate in x.gates)]
         gates = max(clean, key=self._is_read).gates if clean else a.gates | b.gates
         self._meet |= {frozenset((one.path, other.path)) for one in a.gates for other in b.gates if one.path != other.path}
-        if value is a.value:    # in place: whoever else reads a gets the product
-            a.label, a.const, a.gates = label, const, gates
         return Flow(value, label, const, gates)
 
     def _is_read(self, x):
@@ -788,7 +782,7 @@ class Wiring:
             self.opaque[path] = reason
         leaves = _flat((args, kwargs))
         self._note_names(leaves)
-        self._fix([a for a in leaves if isinstance(a, Flow)], reason)
+        self._fix(leaves, reason)
         value = function(*map_flow(args, "value"), **map_flow(kwargs, "value"))
 
         def wrap(v):

@@ -87,9 +87,12 @@ class RandomGraph(nn.Module):
         self.program.append((function, inputs))
         self.channels.append(channels)
 
-    def _layer(self, layer, at, channels):
+    def _keep(self, layer):
         self.layers.append(layer)
-        i = len(self.layers) - 1
+        return len(self.layers) - 1
+
+    def _layer(self, layer, at, channels):
+        i = self._keep(layer)
         self._write(lambda net, h: net.layers[i](h), (at,), channels)
 
     def _step(self, at):
@@ -130,12 +133,10 @@ class RandomGraph(nn.Module):
             i = len(self.scales) - 1
             self._write(lambda net, h: h * net.scales[i], (at,), n)
         elif kind == "gate":
-            self.layers.append(nn.Conv2d(n, n, 1))
-            i = len(self.layers) - 1
+            i = self._keep(nn.Conv2d(n, n, 1))
             self._write(lambda net, h: h * torch.sigmoid(net.layers[i](h.mean((2, 3), keepdim=True))), (at,), n)
         elif kind == "linear":
-            self.layers.append(nn.Linear(n, 6))
-            i = len(self.layers) - 1
+            i = self._keep(nn.Linear(n, 6))
             self._write(lambda net, h: net.layers[i](h.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), (at,), 6)
         elif kind == "again" and (made := [(f, where) for f, where in self.program if len(where) == 1 and self.channels[where[0]] == n]):
             function, where = draw.choice(made)    # a layer that runs once more, on something else

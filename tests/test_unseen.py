@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import networks
 import random_graphs
 import switcher_lib as sl
 from switcher_lib.wiring import trace
@@ -45,15 +46,9 @@ def batch(n=64, seed=1):
 
 
 def partly_off(net, seed=0):
-    """Hold factors between 0.5 and 1.5, with about a third of them 0 and never a whole site."""
-    generator = torch.Generator().manual_seed(seed)
-    factors = {}
-    for site in net.sites:
-        s = 0.5 + torch.rand(site.size, generator=generator)
-        s[torch.rand(site.size, generator=generator) < 0.35] = 0
-        s[torch.randint(site.size, (1,), generator=generator)] = 1
-        factors[site.key] = s.to(next(net.parameters()))
-    net.hold(factors)
+    """Hold random factors, with about a third of them 0 and never a whole site."""
+    like = next(net.parameters())
+    net.hold({key: s.to(like) for key, s in networks.factors(net.sites, seed, off=0.35).items()})
     return net.eval()
 
 
@@ -212,7 +207,9 @@ def test_a_layer_that_reads_a_parameter_is_followed():
             return super().forward(x) + super().forward(self.query)
 
     net = partly_off(sl.Switched(Query(), batch()))
-    same(net, sl.compact(net, batch()).model, batch(9, seed=3))
+    small = sl.compact(net, batch())
+    assert small.certificate.holds and small.parameters[1] < small.parameters[0]
+    same(net, small.model, batch(9, seed=3))
 
 
 def test_a_model_that_squeezes_a_single_input_away_is_switched():
