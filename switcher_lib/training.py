@@ -5,6 +5,7 @@ import json
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +26,7 @@ from switcher_lib.switched import LossFn, Switched, evaluating
 
 MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
 Network = TypeVar("Network", bound=nn.Module)
+Precision = Literal["float32", "bfloat16", "auto"]
 
 
 def seed_everything(seed: int) -> None:
@@ -240,7 +242,24 @@ def constant(t: float) -> float:
 
 
 SCHEDULES = {"cosine": cosine, "constant": constant}
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16")    # what a machine computes in; an experiment names one of them
+IN_BFLOAT16 = ("avx512_bf16", "amx_bf16")    # instructions of x86 processors
+
+
+def _precision(asked: Precision, device: torch.device) -> Precision:
+    """Return what ``fit`` computes in, and warn where that is the slow way; ``"auto"`` is bfloat16 where it is known to be quick."""
+    if device.type == "cuda":
+        quick = torch.cuda.is_bf16_supported(including_emulation=False)
+        known = True
+    else:
+        has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}    # older PyTorch doesn't tell
+        quick = device.type == "cpu" and any(has.get(name) for name in IN_BFLOAT16)
+        known = device.type == "cpu" and has.get("architecture") in ("x86", "x86_64")
+    if asked == "bfloat16" and known and not quick:
+        warnings.warn("precision='bfloat16' takes longer here than 'float32', up to ten times as long: this processor has no "
+                      "instructions for it. precision='auto' takes bfloat16 only where it is quick.", stacklevel=3)
+    return ("bfloat16" if quick else "float32") if asked == "auto" else asked
+
 
 
 def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int = 64, every: int | Literal["epoch", "joint"] = 8,
@@ -248,7 +267,7 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
         task_optimizer: MakeOptimizer | None = None, stop_at: int | None = None, check_every: int = 50,
         switcher_optimizer: MakeOptimizer | None = None,
         schedule: Literal["cosine", "constant"] | Callable[[float], float] = "cosine", loss_fn: LossFn = F.cross_entropy,
-        augment: Literal["crop_flip"] | Augment | None = None, precision: Literal["float32", "bfloat16"] = "float32",
+        augment: Literal["crop_flip"] | Augment | None = None, precision: Precision = "float32",
         seed: int = 0, checkpoint: str | PathLike[str] | None = None, progress: bool = True) -> History:
     """Train a switched network by alternate learning, or a plain one by itself.
 
@@ -290,9 +309,11 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
         From outputs and targets to a scalar.
     augment : "crop_flip" or callable, optional
         :func:`switcher_lib.data.crop_flip`, or a function from a batch of images and a generator to a batch of images.
-    precision : {"float32", "bfloat16"}, default "float32"
+    precision : {"float32", "bfloat16", "auto"}, default "float32"
         ``"bfloat16"`` runs the task network's layers under ``torch.autocast``, which is faster for convolutions where the
-        machine has instructions for it; parameters, gradients, the switcher and evaluation stay float32.
+        machine has instructions for it, and several times slower where it has none; parameters, gradients, the switcher and
+        evaluation stay float32. ``"auto"`` is bfloat16 on processors with AVX-512's or AMX's instructions for it and on GPUs
+        that compute in it, else float32: quick everywhere, with other last digits from machine to machine.
     seed : int, default 0
         Seed of the batches' order, of augmentation, noise and dropout. PyTorch's global generator is left as it was.
     checkpoint : str or Path, optional
@@ -326,8 +347,9 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
         raise DataError("data has no training examples.")
     if isinstance(schedule, str) and schedule not in SCHEDULES:
         raise unknown_name("schedule", schedule, SCHEDULES, "schedule")
-    if precision not in PRECISIONS:
-        raise unknown_name("precision", precision, PRECISIONS, "precision")
+    if precision not in (*PRECISIONS, "auto"):
+        raise unknown_name("precision", precision, (*PRECISIONS, "auto"), "precision")
+    precision = _precision(precision, split.images.device)
     if isinstance(augment, str) and augment not in AUGMENTATIONS:
         raise unknown_name("augment", augment, AUGMENTATIONS, "way to augment")
     for name, value, wanted in (("schedule", schedule, "progress in [0, 1] to a factor"),

@@ -576,6 +576,8 @@ BAD_SPECS = {
     "every": (spoilt(fit={"epochs": 1, "every": "epcoh"}), "fit: every='epcoh'"),
     "a schedule": (spoilt(fit={"epochs": 1, "schedule": "cosin"}), "did you mean 'cosine'"),
     "a way to augment": (spoilt(fit={"epochs": 1, "augment": "crop_flp"}), "fit: augment='crop_flp'.*did you mean 'crop_flip'"),
+    "a precision that the machine chooses": (spoilt("dense", fit={"epochs": 1, "precision": "auto"}),
+                                             "fit: precision='auto' is not a precision. Known: bfloat16, float32"),
     "a precision": (spoilt("dense", fit={"epochs": 1, "precision": "float16"}), "fit: precision='float16'.*did you mean 'bfloat16'"),
     "a list for a name": (spoilt(fit={"epochs": 1, "augment": ["crop_flip"]}), r"fit: augment=\['crop_flip'\] is not"),
     "a cost": (spoilt(fit={"epochs": 1, "cost": 3.0}), "cost=3.0 must be an object with start, end and until"),

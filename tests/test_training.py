@@ -1,6 +1,7 @@
 """Alternate learning: whose turn it is, what stays untouched, when it stops, and how it is taken up again."""
 
 import math
+import warnings
 from contextlib import nullcontext
 from functools import partial
 
@@ -424,7 +425,7 @@ def test_images_are_augmented_by_name_or_by_function_and_stay_channels_last():
     (dict(stop_at=0), "stop_at=0 must be None or a number of parameters of at least 1"),
     (dict(cost=-0.5), "cost=-0.5 must be at least 0"),
     (dict(cost=float("nan")), "cost=nan"),
-    (dict(precision="float16"), "precision='float16' is not a precision; did you mean 'bfloat16'? Known: bfloat16, float32."),
+    (dict(precision="float16"), "precision='float16' is not a precision; did you mean 'bfloat16'? Known: auto, bfloat16, float32."),
     (dict(augment="crop"), "augment='crop' is not a way to augment; did you mean 'crop_flip'? Known: crop_flip."),
     (dict(schedule="cosin"), "schedule='cosin' is not a schedule; did you mean 'cosine'? Known: constant, cosine."),
 ])
@@ -615,3 +616,51 @@ def test_ones_own_loop_under_autocast_is_fit_under_bfloat16():
                 sl.task_step(other, x, y, task)
                 sl.switcher_step(other, x, y, switch)
     assert networks.same(networks.state(one), networks.state(other))
+
+
+PROCESSORS = {    # what PyTorch tells of some, and what "auto" then is
+    "AVX-512 with bfloat16": ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, "bfloat16"),
+    "AMX": ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": True}, "bfloat16"),
+    "AVX2": ({"architecture": "x86_64", "avx2": True, "avx512_bf16": False, "amx_bf16": False}, "float32"),
+    "ARM": ({"architecture": "aarch64", "neon": True, "bf16": True}, "float32"),    # nobody has measured it
+    "older PyTorch": (None, "float32"),
+}
+
+
+def layers_under(precision, **more):
+    """The dtypes that a layer's outputs had in a short fit."""
+    model, seen = networks.mlp((6, 4, 3)), set()
+    model[0].register_forward_hook(lambda module, inputs, output: seen.add(str(output.dtype).removeprefix("torch.")))
+    fit(model, sl.data.Split(torch.randn(16, 6), torch.randint(3, (16,))), epochs=1, batch_size=8, precision=precision, **more)
+    return seen
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_auto_is_bfloat16_where_the_processor_has_instructions_for_it(monkeypatch, processor):
+    tells, auto = PROCESSORS[processor]
+    if tells is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: tells, raising=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert layers_under("auto") == {auto} and layers_under("float32") == {"float32"}
+        if processor != "AVX2":
+            assert layers_under("bfloat16") == {"bfloat16"}
+
+
+def test_bfloat16_on_a_processor_without_it_is_done_with_a_warning(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: PROCESSORS["AVX2"][0], raising=False)
+    with pytest.warns(UserWarning, match="precision='bfloat16' takes longer here than 'float32'.*precision='auto'") as caught:
+        assert layers_under("bfloat16") == {"bfloat16"}
+    assert [warning.filename for warning in caught] == [__file__], "it points to who asked"
+
+
+def test_a_checkpoint_knows_what_auto_was(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: PROCESSORS["AVX2"][0], raising=False)
+    torch.manual_seed(0)
+    layers_under("auto", checkpoint=tmp_path / "run.pt")
+    assert layers_under("float32", checkpoint=tmp_path / "run.pt") == set(), "the same run, which has ended"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: PROCESSORS["AMX"][0], raising=False)
+    with pytest.raises(ValueError, match="precision"):
+        layers_under("auto", checkpoint=tmp_path / "run.pt")

@@ -195,6 +195,15 @@ def test_planted_fault_of_binders_file_is_found(old, new, says):
     assert old in text and says in " ".join(binder_faults(text.replace(old, new)))
 
 
+@pytest.mark.parametrize("limit, threads", [(None, 2), ("", 2), ("0.5", 1), ("1.5", 1), ("2", 2), ("4.0", 4), ("2000m", 2)])
+def test_binders_start_takes_no_more_threads_than_it_may_use(limit, threads):
+    start = ROOT / "binder" / "start"
+    given = {key: value for key, value in os.environ.items() if key not in ("CPU_LIMIT", "OMP_NUM_THREADS")}
+    done = subprocess.run([start, sys.executable, "-c", "import os; print(os.environ['OMP_NUM_THREADS'])"], capture_output=True,
+                          text=True, check=True, env=given if limit is None else {**given, "CPU_LIMIT": limit})
+    assert int(done.stdout) == threads
+
+
 # -------------------------------------------------------------------------------------------------- commands that pages name
 
 def unknown_commands(text):
