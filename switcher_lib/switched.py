@@ -1,6 +1,7 @@
 """A task network and the switcher that reads it: f(x; θ ⊙ s(θ))."""
 
 import math
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal
 
@@ -9,12 +10,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from switcher_lib import metrics, switchers
-from switcher_lib.errors import unknown_name
+from switcher_lib.errors import SwitchError, SwitchWarning, unknown_name
 from switcher_lib.gates import GateLike
 from switcher_lib.sites import Connections, Site, count_on, find_connections, find_sites
 from switcher_lib.switchers import Switcher
 from switcher_lib.layers import SelectLinear
-from switcher_lib.wiring import check_model_and_example
+from switcher_lib.wiring import check_model_and_example, detached_copy
 
 
 DEFAULT_SWITCHER = {"neuron": "row", "connection": "entry"}
@@ -127,6 +128,11 @@ class Switched(nn.Module):
                                                   switch_flattened=switch_flattened, tied=tied, skip=skip)
         else:
             self.sites, self.refused = find_connections(model, convolutions=convolutions, skip=skip)
+        try:    # of all but the numbers; better told now than after the training
+            detached_copy(model, [*model.parameters(), *model.buffers()])
+        except SwitchError as error:
+            warnings.warn(f"This network can be switched and trained, but compact() will not take it: {error}", SwitchWarning,
+                          stacklevel=2)
         self.level = level
         self.switcher = switchers.make(DEFAULT_SWITCHER[level] if switcher is None else switcher, self.sites, gate)
         self.switcher.to(next(p.dtype for p in model.parameters() if p.is_floating_point()))

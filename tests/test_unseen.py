@@ -7,6 +7,7 @@ one thing is unusual.
 import random
 import threading
 import types
+import warnings
 
 import pytest
 import torch
@@ -343,9 +344,19 @@ def test_what_cannot_be_followed_is_refused_in_words(make, words):
 
 
 def test_what_cannot_be_copied_is_refused_in_words():
-    net = sl.Switched(locked(MLP()), batch())
+    with pytest.warns(sl.SwitchWarning, match=r"can be switched and trained, but compact\(\) will not take it: MLP .*lock") as caught:
+        net = sl.Switched(locked(MLP()), batch())
+    assert [warning.filename for warning in caught] == [__file__]
     with pytest.raises(sl.SwitchError, match="MLP cannot be copied .*lock"):
         sl.compact(net, batch())
+
+
+def test_what_can_be_copied_is_switched_without_a_warning():
+    kept = variant(hidden=lambda self, x: setattr(self, "seen", self.a(x)) or F.relu(self.seen))
+    kept(batch())                              # an activation that the model keeps, with its graph
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sl.Switched(kept, batch())
 
 
 def test_what_does_not_run_in_float64_is_refused_in_words():
