@@ -858,7 +858,8 @@ def load_compact(path: str | os.PathLike[str], into: Callable[[], nn.Module]) ->
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             meta = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            # copied: in the file they lie at odd addresses, where some kernels sum in another order, and the file may change
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except Exception as error:
         raise ValueError(f"path={str(path)!r} is not a whole safetensors file ({error}). It may be truncated, or a "
                          "pickle; pickles are never read.") from error
