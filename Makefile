@@ -55,7 +55,7 @@ test-notebooks: $(STAMP) ## run every notebook from top to bottom; none may fail
 	  -n $(WORKERS) --dist loadfile -p no:cacheprovider -q "$$@"
 
 test-unit: $(STAMP) ## run the tests of the library, the book's pages and the commands
-	@$(TEST_ENV) MPLBACKEND=agg REQUIRE_BOOK=1 $(BIN)/python -m pytest tests -n $(WORKERS) --dist worksteal
+	@$(TEST_ENV) MPLBACKEND=agg REQUIRE_BOOK=1 $(BIN)/python -m pytest tests -n $(WORKERS) --dist worksteal --durations=10
 
 execute: $(STAMP) ## run the notebooks one after another and store their outputs (ONLY="book/05-mnist.ipynb" for some)
 	@$(BIN)/python book/_scripts/execute.py $(ONLY)
