@@ -627,6 +627,16 @@ PROCESSORS = {    # what PyTorch tells of some, and what "auto" then is
 }
 
 
+def on(monkeypatch, processor):
+    """Let PyTorch tell of a processor what PROCESSORS says, and return what "auto" is there."""
+    tells, auto = PROCESSORS[processor]
+    if tells is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: tells, raising=False)
+    return auto
+
+
 def layers_under(precision, **more):
     """The dtypes that a layer's outputs had in a short fit."""
     model, seen = networks.mlp((6, 4, 3)), set()
@@ -637,11 +647,7 @@ def layers_under(precision, **more):
 
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_auto_is_bfloat16_where_the_processor_has_instructions_for_it(monkeypatch, processor):
-    tells, auto = PROCESSORS[processor]
-    if tells is None:
-        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    else:
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: tells, raising=False)
+    auto = on(monkeypatch, processor)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert layers_under("auto") == {auto} and layers_under("float32") == {"float32"}
@@ -650,17 +656,16 @@ def test_auto_is_bfloat16_where_the_processor_has_instructions_for_it(monkeypatc
 
 
 def test_bfloat16_on_a_processor_without_it_is_done_with_a_warning(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: PROCESSORS["AVX2"][0], raising=False)
+    on(monkeypatch, "AVX2")
     with pytest.warns(UserWarning, match="precision='bfloat16' takes longer here than 'float32'.*precision='auto'") as caught:
         assert layers_under("bfloat16") == {"bfloat16"}
     assert [warning.filename for warning in caught] == [__file__], "it points to who asked"
 
 
 def test_a_checkpoint_knows_what_auto_was(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: PROCESSORS["AVX2"][0], raising=False)
-    torch.manual_seed(0)
+    on(monkeypatch, "AVX2")
     layers_under("auto", checkpoint=tmp_path / "run.pt")
     assert layers_under("float32", checkpoint=tmp_path / "run.pt") == set(), "the same run, which has ended"
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: PROCESSORS["AMX"][0], raising=False)
+    on(monkeypatch, "AMX")
     with pytest.raises(ValueError, match="precision"):
         layers_under("auto", checkpoint=tmp_path / "run.pt")
