@@ -131,6 +131,12 @@ def test_a_busy_machine_costs_nobody_points():
         graded("2", reference("2"), sandbox.Limits(start=0.2))
 
 
+def test_the_start_of_the_worker_is_not_the_submissions():
+    """Importing torch takes a processor some seconds, ten and more where it finds no bytecode: no answer pays for that."""
+    result = graded("2", reference("2"), sandbox.Limits(cpu=1))
+    assert result.earned == result.points and not result.zero
+
+
 def test_no_sandbox_no_grading(monkeypatch, tmp_path):
     monkeypatch.setattr(sandbox, "_checked", {})
     monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)

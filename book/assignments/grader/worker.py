@@ -6,6 +6,7 @@ tampering is told at once, but the judge does not depend on it.
 
 import builtins
 import errno
+import math
 import os
 import resource
 import signal
@@ -245,11 +246,9 @@ def serve(reading, writing):
 
 if __name__ == "__main__":
     given = {key: int(value) for key, value in (pair.split("=") for pair in sys.argv[1:])}
-    for kind in ("DATA", "FSIZE", "NPROC", "CPU", "CORE", "NOFILE"):
-        limit = given.get(kind)
-        if limit is not None:
-            # of processor time two seconds more to the hard end: the first signal tells why
-            resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (limit, limit + 2 if kind == "CPU" else limit))
+    for kind in ("DATA", "FSIZE", "NPROC", "CORE", "NOFILE"):
+        if kind in given:
+            resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (given[kind], given[kind]))
     # The pipe keeps numbers of its own; what answers print goes nowhere
     reading, writing = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -262,4 +261,8 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     torch.optim.SGD([torch.zeros(1)])    # the first optimizer imports a compiler: seconds that no answer is to pay for
+    if "CPU" in given:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        limit = math.ceil(used.ru_utime + used.ru_stime) + given["CPU"]      # the start is the machine's, not the submission's
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 2))          # two seconds to the hard end: the first signal tells why
     serve(reading, writing)
