@@ -15,7 +15,7 @@ SGD = {"lr": 0.2, "momentum": 0.9, "weight_decay": 5e-4}
 
 
 def course(epochs: int, before: int, search: int, precision: str = "bfloat16", check_every: int = 4,
-           augment: str | None = "crop_flip", model: dict[str, Any] | None = None, **switched: Any) -> Course:
+           augment: str | None = "crop_flip", model: dict[str, Any] | None = None, lr: float = 0.2, **switched: Any) -> Course:
     """Return what all methods share on CIFAR-10.
 
     Parameters
@@ -30,6 +30,8 @@ def course(epochs: int, before: int, search: int, precision: str = "bfloat16", c
         As in :func:`~switcher_lib.fit`.
     model : dict, optional
         Options of the network.
+    lr : float, default 0.2
+        The task network's learning rate at first; a tenth of it during the search.
     **switched
         Arguments of :class:`~switcher_lib.Switched`.
 
@@ -38,9 +40,10 @@ def course(epochs: int, before: int, search: int, precision: str = "bfloat16", c
     Course
     """
     fast = {"batch_size": BATCH, "precision": precision, **({"augment": augment} if augment else {})}
-    return Course(epochs, search, {**SGD, "lr": 0.02}, switched, {"until_epoch": epochs, "task_sgd": SGD, **fast},
+    sgd = {**SGD, "lr": lr}
+    return Course(epochs, search, {**SGD, "lr": lr / 10}, switched, {"until_epoch": epochs, "task_sgd": sgd, **fast},
                   check_every=check_every, precision=precision, augment=augment, model=model,
-                  pretrain={"epochs": before, "task_sgd": SGD, **fast})
+                  pretrain={"epochs": before, "task_sgd": sgd, **fast})
 
 
 def _trials(one):
