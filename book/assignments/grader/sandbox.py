@@ -37,7 +37,7 @@ class Limits:
     Parameters
     ----------
     cpu : int, default 60
-        Seconds of processor time, from when the worker is ready.
+        Seconds of processor time, from when the worker has imported what the cells will need.
     wall : float, default 90
         Seconds by the clock, from when the worker is ready. Whoever needs more is tried once again with twice as many: the machine may
         have been busy.

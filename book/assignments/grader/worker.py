@@ -216,10 +216,21 @@ def line_of(error):
     return found
 
 
-def serve(reading, writing):
+def prepare(cells, cpu):
+    """Pay what the machine has to pay, and start the submission's account of processor time (`cpu` seconds, or None)."""
+    if any("optim" in source for _, source, _ in cells):
+        torch.optim.SGD([torch.zeros(1)])    # the first optimizer imports a compiler: seconds of them
+    if cpu is not None:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        limit = math.ceil(used.ru_utime + used.ru_stime) + cpu
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 2))    # two seconds to the hard end: the first signal tells why
+
+
+def serve(reading, writing, cpu):
     pipe = Pipe(reading, writing)
     pipe.send({"ready": True})
     order = pipe.receive()
+    prepare(order["cells"], cpu)
     limits = order["limits"]
     sys.setrecursionlimit(2000)
     watch(pipe)
@@ -260,9 +271,4 @@ if __name__ == "__main__":
     import wire
 
     torch.set_num_threads(1)
-    torch.optim.SGD([torch.zeros(1)])    # the first optimizer imports a compiler: seconds that no answer is to pay for
-    if "CPU" in given:
-        used = resource.getrusage(resource.RUSAGE_SELF)
-        limit = math.ceil(used.ru_utime + used.ru_stime) + given["CPU"]      # the start is the machine's, not the submission's
-        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 2))          # two seconds to the hard end: the first signal tells why
-    serve(reading, writing)
+    serve(reading, writing, given.get("CPU"))
