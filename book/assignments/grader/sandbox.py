@@ -37,7 +37,7 @@ class Limits:
     Parameters
     ----------
     cpu : int, default 60
-        Seconds of processor time, from when the worker has imported what the cells will need.
+        Seconds of processor time, from when the worker is ready: it has imported what the cells need.
     wall : float, default 90
         Seconds by the clock, from when the worker is ready. Whoever needs more is tried once again with twice as many: the machine may
         have been busy.
@@ -379,11 +379,11 @@ class Worker:
 
     def start(self):
         """Execute the cells. Returns {cell: error} for those that failed, error as [type, text, [cell, line]]."""
+        self._send({"token": self.token, "cells": [list(c) for c in self.cells],
+                    "limits": {"cell": self.limits.cell, "call": self.limits.call}})
         if not self._receive().get("ready"):
             raise Ended("the sandbox did not start", caught=False)
         self._ready, self.deadline = True, time.monotonic() + self.limits.wall
-        self._send({"token": self.token, "cells": [list(c) for c in self.cells],
-                    "limits": {"cell": self.limits.cell, "call": self.limits.call}})
         failed = {}
         for name, _, _ in self.cells:
             message = self._answer()

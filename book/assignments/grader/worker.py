@@ -228,9 +228,9 @@ def prepare(cells, cpu):
 
 def serve(reading, writing, cpu):
     pipe = Pipe(reading, writing)
-    pipe.send({"ready": True})
     order = pipe.receive()
     prepare(order["cells"], cpu)
+    pipe.send({"ready": True})
     limits = order["limits"]
     sys.setrecursionlimit(2000)
     watch(pipe)

@@ -15,7 +15,7 @@ SGD = {"lr": 0.2, "momentum": 0.9, "weight_decay": 5e-4}
 
 
 def course(epochs: int, before: int, search: int, precision: str = "bfloat16", check_every: int = 4,
-           augment: str | None = "crop_flip", model: dict[str, Any] | None = None, lr: float = 0.2, **switched: Any) -> Course:
+           augment: str | None = "crop_flip", model: dict[str, Any] | None = None, lr: float = SGD["lr"], **switched: Any) -> Course:
     """Return what all methods share on CIFAR-10.
 
     Parameters
