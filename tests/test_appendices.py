@@ -185,6 +185,13 @@ def survivors():
             *said(8, r"SCL minus its mask on the\s+first weights: -([\d.]+) ± [\d.]+ points \(lower in every seed\)"), ahead, sizes)
 
 
+def how_many_and_which():
+    apart, half = "shares of a layer apart, points", EXPERIMENTS["cifar-resnet20"].points("random")[0]
+    return (entry(13, apart, "switcher and free gates, same seed"), entry(13, apart, "the switcher, two seeds"), entry(13, "in both", "0"),
+            entry(13, "in both, by chance", "0")[0], entry(13, "at most", "0"),
+            *[f"{stored('cifar-resnet20', method, half).accuracy[0]:.2f}" for method in ("random", "switcher")])
+
+
 def same_settings():
     pairs = [(stored("lenet300-cost", method), stored("lenet300-neurons", method, 33_300)) for method in ("free gates", "switcher")]
     assert all(row.parameters[0] <= 33_300 for _, row in pairs)
@@ -232,6 +239,7 @@ SOURCES = {
     '"What was cut stays cut while you fine-tune"': cut_weights,
     '"After retraining hardly anything is lost, so the rule is good"': retraining,
     '"The trained weights that survive are what you keep"': survivors,
+    '"The search finds out which channels matter"': how_many_and_which,
     '"Everything else was the same, so the difference is the method\'s"': same_settings,
     '"The switcher works because it reads the weights"': reading_inside_one_network,
     '"So reading the weights is worth nothing"': reading_unseen_networks,

@@ -1026,6 +1026,21 @@ def test_latency_is_told_with_its_conditions(records, tmp_path, capsys, monkeypa
     assert not list(tmp_path.glob(".*.part"))
 
 
+def test_a_page_reads_what_was_measured(records, tmp_path, monkeypatch, capsys):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "sweep.json").write_text(json.dumps({"format": 1, "runs": list(records.values())}))
+    real = latency.compare_latency
+    monkeypatch.setattr(latency, "compare_latency", lambda networks, x, runs: real(networks, x, runs=3, warmup=1))
+    monkeypatch.chdir(tmp_path)
+    assert experiments.stored_latency("sweep") == {}
+    assert "experiments latency sweep makes it" in capsys.readouterr().out
+    lines = latency.measure("sweep", SWEEP)
+    found = experiments.stored_latency("sweep")
+    assert {(line["method"], line["point"]) for line in lines} == set(found) > {("dense network", None), ("cut", 20_000)}
+    assert all(set(times) == {1, 64} and times[64].batch == 64 for times in found.values())
+    assert found["cut", 20_000][1].median == next(t["median"] for t in lines if (t["method"], t["point"], t["batch"]) == ("cut", 20_000, 1))
+
+
 def test_latency_is_measured_on_the_datas_images(tmp_path, monkeypatch):
     experiment = Experiment("?", "conv_net", "digits", {"dense": {**DENSE, "model": {"in_shape": [1, 28, 28]}}}, seeds=(0,))
     record = dict(method="dense", seed=0, spec=experiment.methods["dense"], sites={}, mask={})

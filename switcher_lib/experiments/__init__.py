@@ -6,6 +6,7 @@ the table. Results live in ``results/NAME.json``, one record for each method, op
 
 from switcher_lib.experiments.catalogue import EXPERIMENTS
 from switcher_lib.experiments.comparing import Difference, holm, paired, welch
+from switcher_lib.experiments.latency import stored_latency
 from switcher_lib.experiments.protocol import ProtocolError, violations
 from switcher_lib.experiments.results import Results
 from switcher_lib.experiments.runner import load, run, run_one, stored
@@ -13,4 +14,4 @@ from switcher_lib.experiments.specs import Experiment, read_experiment
 from switcher_lib.experiments.tables import Row, table
 
 __all__ = ["Difference", "EXPERIMENTS", "Experiment", "ProtocolError", "Results", "Row", "holm", "load", "paired", "read_experiment",
-           "run", "run_one", "stored", "table", "violations", "welch"]
+           "run", "run_one", "stored", "stored_latency", "table", "violations", "welch"]

@@ -12,9 +12,9 @@ from torch import nn
 
 from switcher_lib import data, models
 from switcher_lib.experiments.protocol import check
-from switcher_lib.experiments.results import Results, rebuild
+from switcher_lib.experiments.results import Results, beside, rebuild
 from switcher_lib.experiments.specs import Experiment
-from switcher_lib.metrics import compare_latency
+from switcher_lib.metrics import Latency, compare_latency
 
 BATCHES = (1, 64)
 
@@ -62,3 +62,29 @@ def measure(name: str, experiment: Experiment, folder: str | PathLike[str] = "re
         text = f'{{"conditions": {json.dumps(conditions)}, "times": [\n{lines}\n]}}\n'
         results.write(text.encode(), results.path.with_name(f"{name}-latency.json"))
     return times
+
+
+def stored_latency(name: str) -> dict[tuple[str, int | None], dict[int, Latency]]:
+    """Read the measured times of what an experiment found, as ``python -m switcher_lib.experiments latency NAME`` wrote them.
+
+    Parameters
+    ----------
+    name : str
+        Name of the experiment.
+
+    Returns
+    -------
+    dict of dict
+        {(method, operating point): {batch size: :class:`~switcher_lib.metrics.Latency`}}, of them ``("dense network", None)``,
+        which the others took turns with. Empty, said in a printed line, where the folder ``results/`` is neither here nor one
+        folder up, or the times are not in it.
+    """
+    path = beside(f"{name}-latency.json")
+    if path is None:
+        print(f"This needs results/{name}-latency.json;\npython -m switcher_lib.experiments latency {name} makes it.")
+        return {}
+    found: dict[tuple[str, int | None], dict[int, Latency]] = {}
+    for line in json.loads(path.read_text(encoding="utf-8"))["times"]:
+        method, point = line.pop("method"), line.pop("point")
+        found.setdefault((method, point), {})[line["batch"]] = Latency(**line)
+    return found
