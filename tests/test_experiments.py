@@ -1023,6 +1023,7 @@ def test_latency_is_told_with_its_conditions(records, tmp_path, capsys, monkeypa
         assert [(line["method"], line["point"]) for line in lines] == [
             ("dense network", None), ("cut", 20_000), ("cut", 30_000), ("dense", None), ("random", 30_000), ("scratch", 20_000)]
         assert all(0 < line["low"] <= line["median"] <= line["high"] and line["threads"] == 1 for line in lines)
+        assert [line["parameters"] <= 30_000 for line in lines] == [False, True, True, False, True, True]
     assert not list(tmp_path.glob(".*.part"))
 
 
@@ -1039,6 +1040,17 @@ def test_a_page_reads_what_was_measured(records, tmp_path, monkeypatch, capsys):
     assert {(line["method"], line["point"]) for line in lines} == set(found) > {("dense network", None), ("cut", 20_000)}
     assert all(set(times) == {1, 64} and times[64].batch == 64 for times in found.values())
     assert found["cut", 20_000][1].median == next(t["median"] for t in lines if (t["method"], t["point"], t["batch"]) == ("cut", 20_000, 1))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*-latency.json")), ids=lambda path: path.stem)
+def test_committed_times_are_of_the_shapes_in_the_committed_results(path):
+    name = path.stem.removesuffix("-latency")
+    experiment, results = experiments.EXPERIMENTS[name], Results(path.with_name(f"{name}.json"))
+    times = [line for line in json.loads(path.read_text())["times"] if line["method"] != "dense network"]
+    assert times
+    for line in times:
+        record = results.find(line["method"], line["point"], experiment.seeds[0])
+        assert count_parameters(rebuild(record, experiment)) == line["parameters"]
 
 
 def test_latency_is_measured_on_the_datas_images(tmp_path, monkeypatch):

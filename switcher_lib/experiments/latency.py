@@ -14,7 +14,7 @@ from switcher_lib import data, models
 from switcher_lib.experiments.protocol import check
 from switcher_lib.experiments.results import Results, beside, rebuild
 from switcher_lib.experiments.specs import Experiment
-from switcher_lib.metrics import Latency, compare_latency
+from switcher_lib.metrics import Latency, compare_latency, count_parameters
 
 BATCHES = (1, 64)
 
@@ -38,8 +38,8 @@ def measure(name: str, experiment: Experiment, folder: str | PathLike[str] = "re
     Returns
     -------
     list of dict
-        What is in the file under ``times``: method, point, and a :class:`~switcher_lib.metrics.Latency`'s fields, in
-        milliseconds, for each batch size. Runs that switched connections have no shape of their own and are left out.
+        What is in the file under ``times``: method, point, parameters, and a :class:`~switcher_lib.metrics.Latency`'s fields,
+        in milliseconds, for each batch size. Runs that switched connections have no shape of their own and are left out.
 
     Raises
     ------
@@ -54,8 +54,9 @@ def measure(name: str, experiment: Experiment, folder: str | PathLike[str] = "re
         networks |= {(r["method"], r.get("point")): rebuild(r, experiment) for r in results.runs
                      if r["seed"] == experiment.seeds[0] and "stopped" not in r and r.get("level", "neuron") == "neuron"}
         images = data.load(experiment.data).train.images
-        times = [{"method": method, "point": point, **asdict(latency)} for batch in BATCHES for (method, point), latency in
-                 compare_latency(networks, images[:batch].clone(), runs=runs).items()]
+        sizes = {which: count_parameters(network) for which, network in networks.items()}    # tells of what shape the times are
+        times = [{"method": which[0], "point": which[1], "parameters": sizes[which], **asdict(latency)} for batch in BATCHES
+                 for which, latency in compare_latency(networks, images[:batch].clone(), runs=runs).items()]
         conditions = {"device": "cpu", "machine": platform.machine(), "torch": torch.__version__,
                       "python": platform.python_version()}
         lines = ",\n".join(json.dumps(line) for line in times)
@@ -85,6 +86,6 @@ def stored_latency(name: str) -> dict[tuple[str, int | None], dict[int, Latency]
         return {}
     found: dict[tuple[str, int | None], dict[int, Latency]] = {}
     for line in json.loads(path.read_text(encoding="utf-8"))["times"]:
-        method, point = line.pop("method"), line.pop("point")
+        method, point, _ = (line.pop(name) for name in ("method", "point", "parameters"))
         found.setdefault((method, point), {})[line["batch"]] = Latency(**line)
     return found

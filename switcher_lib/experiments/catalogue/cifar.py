@@ -104,9 +104,9 @@ MNIST = comparison("ResNet-20 on MNIST: how much is lost with half of the MACs o
                    "resnet_20", EASY, _trials(EASY), {"switcher": RESNET_CHOICE["switcher"]}, (15_500_000,), {}, seeds=(0, 1, 2),
                    curve=False)
 
-# -- connections of the fully connected layer alone, as in arXiv 2103.15590; it has 640 of the 272,474 parameters
+# -- connections of the fully connected layer alone, as in arXiv 2103.15590; it has 640 of the 272,474 parameters. In float32, too
 
-FC = course(4, 2, 1, level="connection")
+FC = course(4, 2, 1, precision="float32", level="connection")
 FC_SIZE = 272_474 - 320    # half of them off
 FC_CONNECTIONS = comparison(
     "ResNet-20 on CIFAR-10, connections of its fully connected layer: how much is lost with half of them?",
