@@ -12,7 +12,7 @@ from torch import nn
 
 from switcher_lib import data, models
 from switcher_lib.experiments.protocol import check
-from switcher_lib.experiments.results import Results, beside, rebuild
+from switcher_lib.experiments.results import Results, beside_or_told, rebuild
 from switcher_lib.experiments.specs import Experiment
 from switcher_lib.metrics import Latency, compare_latency, count_parameters
 
@@ -80,12 +80,12 @@ def stored_latency(name: str) -> dict[tuple[str, int | None], dict[int, Latency]
         which the others took turns with. Empty, said in a printed line, where the folder ``results/`` is neither here nor one
         folder up, or the times are not in it.
     """
-    path = beside(f"{name}-latency.json")
+    path = beside_or_told(f"{name}-latency.json", f"latency {name}")
     if path is None:
-        print(f"This needs results/{name}-latency.json;\npython -m switcher_lib.experiments latency {name} makes it.")
         return {}
     found: dict[tuple[str, int | None], dict[int, Latency]] = {}
     for line in json.loads(path.read_text(encoding="utf-8"))["times"]:
-        method, point, _ = (line.pop(name) for name in ("method", "point", "parameters"))
-        found.setdefault((method, point), {})[line["batch"]] = Latency(**line)
+        which = line.pop("method"), line.pop("point")
+        del line["parameters"]
+        found.setdefault(which, {})[line["batch"]] = Latency(**line)
     return found

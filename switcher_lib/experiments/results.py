@@ -173,6 +173,22 @@ def beside(file: str, folder: str | os.PathLike[str] | None = None) -> Path | No
     return next((path for path in (Path(one) / file for one in folders) if path.exists()), None)
 
 
+def beside_or_told(file: str, command: str) -> Path | None:
+    """Return the path of a file of results for a page, as :func:`beside` finds it; a printed line says where it is None.
+
+    Parameters
+    ----------
+    file : str
+        Its name.
+    command : str
+        What makes it, after ``python -m switcher_lib.experiments``.
+    """
+    path = beside(file)
+    if path is None:
+        print(f"This needs results/{file} of the book's repository;\npython -m switcher_lib.experiments {command} makes it.")
+    return path
+
+
 def key(record: Record) -> tuple[str, int | None, int]:
     """Return (method, point, seed)."""
     return record["method"], record.get("point"), record["seed"]

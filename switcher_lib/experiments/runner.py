@@ -25,7 +25,7 @@ from switcher_lib.errors import DataError, TrainingStopped, unknown_name
 from switcher_lib.experiments import transfer
 from switcher_lib.experiments.catalogue import EXPERIMENTS
 from switcher_lib.experiments.protocol import ProtocolError
-from switcher_lib.experiments.results import WHERE, Record, Results, at, beside, differences, follows, key, pack, unpack
+from switcher_lib.experiments.results import WHERE, Record, Results, at, beside_or_told, differences, follows, key, pack, unpack
 from switcher_lib.experiments.specs import Experiment, check_seeds, priced, ramp
 from switcher_lib.experiments.tables import Row, table
 from switcher_lib.metrics import count_macs, count_nonzero_parameters, count_nonzero_weights, macs_per_weight
@@ -88,9 +88,8 @@ def stored(name: str, methods: Iterable[str] | None = None) -> tuple[Results | N
     for method in methods:
         if method not in experiment.methods:
             raise unknown_name("methods", method, experiment.methods, "method of this experiment")
-    path = beside(f"{name}.json")
+    path = beside_or_told(f"{name}.json", f"run {name}")
     if path is None:
-        print(f"This needs results/{name}.json of the book's repository;\npython -m switcher_lib.experiments run {name} makes it.")
         return None, {}
     results = load(name, path.parent)
     found = complete(results, experiment, methods)
