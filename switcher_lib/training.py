@@ -5,7 +5,6 @@ import json
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,12 +20,12 @@ from torch.optim import SGD, Adam, Optimizer
 from switcher_lib.data import AUGMENTATIONS, Augment, Data, Split
 from switcher_lib.errors import DataError, TrainingStopped, unknown_name
 from switcher_lib.metrics import COUNTED
+from switcher_lib.precision import PRECISIONS, Precision, choose, computing_in
 from switcher_lib.progress import progress_bar
 from switcher_lib.switched import LossFn, Switched, evaluating
 
 MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
 Network = TypeVar("Network", bound=nn.Module)
-Precision = Literal["float32", "bfloat16", "auto"]
 
 
 def seed_everything(seed: int) -> None:
@@ -242,24 +241,6 @@ def constant(t: float) -> float:
 
 
 SCHEDULES = {"cosine": cosine, "constant": constant}
-PRECISIONS = ("float32", "bfloat16")    # what a machine computes in; an experiment names one of them
-IN_BFLOAT16 = ("avx512_bf16", "amx_bf16")    # instructions of x86 processors
-
-
-def _precision(asked: Precision, device: torch.device) -> Precision:
-    """Return what ``fit`` computes in, and warn where that is the slow way; ``"auto"`` is bfloat16 where it is known to be quick."""
-    if device.type == "cuda":
-        quick = torch.cuda.is_bf16_supported(including_emulation=False)
-        known = True
-    else:
-        has = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}    # older PyTorch doesn't tell
-        quick = device.type == "cpu" and any(has.get(name) for name in IN_BFLOAT16)
-        known = device.type == "cpu" and has.get("architecture") in ("x86", "x86_64")
-    if asked == "bfloat16" and known and not quick:
-        warnings.warn("precision='bfloat16' takes longer here than 'float32', up to ten times as long: this processor has no "
-                      "instructions for it. precision='auto' takes bfloat16 only where it is quick.", stacklevel=3)
-    return ("bfloat16" if quick else "float32") if asked == "auto" else asked
-
 
 
 def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int = 64, every: int | Literal["epoch", "joint"] = 8,
@@ -310,10 +291,11 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
     augment : "crop_flip" or callable, optional
         :func:`switcher_lib.data.crop_flip`, or a function from a batch of images and a generator to a batch of images.
     precision : {"float32", "bfloat16", "auto"}, default "float32"
-        ``"bfloat16"`` runs the task network's layers under ``torch.autocast``, which is faster for convolutions where the
-        machine has instructions for it, and several times slower where it has none; parameters, gradients, the switcher and
-        evaluation stay float32. ``"auto"`` is bfloat16 on processors with AVX-512's or AMX's instructions for it and on GPUs
-        that compute in it, else float32: quick everywhere, with other last digits from machine to machine.
+        ``"bfloat16"`` runs the task network's layers under ``torch.autocast``: faster for convolutions where the machine has
+        instructions for it; on an x86 processor that has none the same products are made in float32's time (but
+        attention's, which take several times as long). Parameters, gradients, the switcher and evaluation stay float32.
+        ``"auto"`` is bfloat16 on processors with AVX-512's or AMX's instructions for it and on GPUs that compute in it,
+        else float32: quick everywhere, with other last digits from machine to machine.
     seed : int, default 0
         Seed of the batches' order, of augmentation, noise and dropout. PyTorch's global generator is left as it was.
     checkpoint : str or Path, optional
@@ -349,7 +331,7 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
         raise unknown_name("schedule", schedule, SCHEDULES, "schedule")
     if precision not in (*PRECISIONS, "auto"):
         raise unknown_name("precision", precision, (*PRECISIONS, "auto"), "precision")
-    precision = _precision(precision, split.images.device)
+    precision = choose(precision, split.images.device)
     if isinstance(augment, str) and augment not in AUGMENTATIONS:
         raise unknown_name("augment", augment, AUGMENTATIONS, "way to augment")
     for name, value, wanted in (("schedule", schedule, "progress in [0, 1] to a factor"),
@@ -373,7 +355,7 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
     switch = (switcher_optimizer or partial(Adam, lr=1e-3, fused=True))(
         switched.switcher.parameters()) if switched and switched.switcher.learns else None
     first_rates = [group["lr"] for group in task.param_groups]
-    casting = partial(torch.autocast, split.images.device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    casting = partial(computing_in, precision, split.images.device)
     run = _Run(net, {"task": task, "switcher": switch}, History(), checkpoint,
                dict(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, seed=seed,
                     stop_at=stop_at, check_every=check_every, cost=None if callable(cost) else cost, examples=len(split),

@@ -312,7 +312,7 @@ def test_images_are_augmented_and_rounded_as_each_part_of_a_specification_says(m
     assert seen == [("crop_flip", "bfloat16"), (None, None)]
 
 
-@pytest.mark.parametrize("model, widths", [("vgg_16_bn", [4] * 13), ("resnet_20", [4, 4, 4]), ("mobilenet", [4] * 14)])
+@pytest.mark.parametrize("model, widths", [("vgg_16_bn", [4] * 13), ("resnet_20", [8, 8, 8]), ("mobilenet", [4] * 14)])
 def test_a_deep_network_runs_and_its_record_keeps_the_rules(model, widths):
     fast = {"epochs": 1, "batch_size": 256, "augment": "crop_flip", "precision": "bfloat16"}
     spec = {**SEARCH, "switcher": "random", "options": {"off": 0.5}, "model": {"widths": widths}, "fit": fast,

@@ -651,15 +651,7 @@ def test_auto_is_bfloat16_where_the_processor_has_instructions_for_it(monkeypatc
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert layers_under("auto") == {auto} and layers_under("float32") == {"float32"}
-        if processor != "AVX2":
-            assert layers_under("bfloat16") == {"bfloat16"}
-
-
-def test_bfloat16_on_a_processor_without_it_is_done_with_a_warning(monkeypatch):
-    on(monkeypatch, "AVX2")
-    with pytest.warns(UserWarning, match="precision='bfloat16' takes longer here than 'float32'.*precision='auto'") as caught:
-        assert layers_under("bfloat16") == {"bfloat16"}
-    assert [warning.filename for warning in caught] == [__file__], "it points to who asked"
+        assert layers_under("bfloat16") == {"bfloat16"}, "slow or not, it is done"
 
 
 def test_a_checkpoint_knows_what_auto_was(monkeypatch, tmp_path):

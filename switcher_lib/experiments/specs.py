@@ -16,10 +16,11 @@ from switcher_lib import models
 from switcher_lib.data import AUGMENTATIONS
 from switcher_lib.errors import unknown_name
 from switcher_lib.gates import GATES
+from switcher_lib.precision import PRECISIONS
 from switcher_lib.switched import DEFAULT_SWITCHER, Price, Switched, price_weights
 from switcher_lib.switchers import SWITCHERS
 from switcher_lib.switchers.magnitude import SCOPES
-from switcher_lib.training import PRECISIONS, SCHEDULES, _check, fit
+from switcher_lib.training import SCHEDULES, _check, fit
 from switcher_lib.transfer import learn_across
 
 KINDS = ("plain", "switched", "transfer")
