@@ -211,19 +211,23 @@ def test_what_several_methods_start_from_is_trained_once_and_counted_in_each(tmp
     live, stale = results.find("live"), results.find("stale")
     assert lasting([live]) == lasting([alone]) and stale["test_loss"] != live["test_loss"]
     assert live["epochs"] == stale["epochs"] == 4 and live["seconds"] > live["search_seconds"]
-    assert before == {"live": ["pretrain"], "stale": ["pretrain"], "dense": ["fit", "pretrain"]} and not kept.exists()
+    assert before == {"live": ["finetune", "pretrain", "search"], "stale": ["finetune", "pretrain", "search"],
+                      "dense": ["fit", "pretrain"]} and not kept.exists()
     assert violations({**live, "commit": "abc1234"}, experiment) == []
 
 
-@pytest.mark.parametrize("method", ["dense", "live"])
-def test_a_long_training_goes_on_where_it_was_killed(method, tmp_path, monkeypatch):
-    experiment = Experiment("?", "lenet_300_100", "digits", {"dense": {**DENSE, "fit": {"epochs": 4}}, "live": STARTED}, seeds=(0,))
+@pytest.mark.parametrize("method, epoch", [("dense", 1), ("live", 1), ("live", 2), ("live", 3), ("weights", 2), ("weights", 3)])
+def test_a_training_goes_on_in_the_epoch_in_which_it_was_killed(method, epoch, tmp_path, monkeypatch):
+    """The live ones train for two epochs, search for one, and train what is left for another one."""
+    methods = {"dense": {**DENSE, "fit": {"epochs": 4}}, "live": STARTED,
+               "weights": {**STARTED, "switcher": "entry", "switched": {"level": "connection"}}}
+    experiment = Experiment("?", "lenet_300_100", "digits", methods, seeds=(0,))
     whole, _ = runner.run_one(experiment, method)
     batches, seen = data.Split.batches, []
 
     def breaks(self, *arguments, **options):
         seen.append(1)
-        if len(seen) == 2:
+        if len(seen) == epoch + 1:
             raise KeyboardInterrupt
         return batches(self, *arguments, **options)
 
@@ -231,12 +235,14 @@ def test_a_long_training_goes_on_where_it_was_killed(method, tmp_path, monkeypat
         patch.setattr(data.Split, "batches", breaks)
         with pytest.raises(KeyboardInterrupt):
             experiments.run("x", methods=[method], folder=tmp_path, experiment=experiment, threads=1, progress=False)
-    assert not Results(tmp_path / "x.json").runs and len(list((tmp_path / ".x.checkpoints").iterdir())) == 1
+    parts = sorted(path.name.split("-")[0] for path in (tmp_path / ".x.checkpoints").iterdir())
+    assert not Results(tmp_path / "x.json").runs
+    assert parts == (["fit"] if method == "dense" else ["pretrain"] if epoch < 3 else ["pretrain", "search"])
     trained = []
     monkeypatch.setattr(data.Split, "batches", lambda self, *a, **o: trained.append(1) or batches(self, *a, **o))
     results = experiments.run("x", methods=[method], folder=tmp_path, experiment=experiment, threads=1, progress=False)
     assert lasting(results.runs) == lasting([whole])
-    assert len(trained) == whole["epochs"] - 1 + 1    # one epoch was done before; the last look is at the test split
+    assert len(trained) == whole["epochs"] - epoch + 1, "what was done before is not done again; the last look is at the test split"
 
 
 @pytest.mark.parametrize("change", [{"pretrain": {"epochs": 2, "task_sgd": {"lr": 0.01}}}, {"model": {"widths": [40, 20]}}])

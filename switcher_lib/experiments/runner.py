@@ -34,6 +34,7 @@ from switcher_lib.switched import Switched
 from switcher_lib.switchers import SWITCHERS, FixedSwitcher, RandomSwitcher
 from switcher_lib.training import evaluate, fit, keep_zeros, seed_everything
 
+PARTS = ("fit", "search", "finetune")    # of a run, each with its checkpoint; several runs share that of "pretrain"
 NOTHING = "there is no structure to take over: "    # how the reason begins why a run stopped that depends on another
 
 
@@ -126,9 +127,8 @@ def run(name: str, seeds: Iterable[int] | None = None, methods: Sequence[str] | 
         dask: str | None = None, device: str = "cpu", redo: bool = False, progress: bool = True) -> Results:
     """Run what is missing of an experiment.
 
-    What takes longest, the training of a plain network, by itself or before a search, is kept after every epoch in a
-    hidden folder beside the results: a killed run goes on from there, and a network that several methods start from is
-    trained once. The folder goes when the experiment is complete.
+    Every training is kept after each of its epochs in a hidden folder beside the results: a killed run goes on from
+    there, and a network that several methods start from is trained once. The folder goes when the experiment is complete.
 
     Parameters
     ----------
@@ -214,7 +214,8 @@ def run(name: str, seeds: Iterable[int] | None = None, methods: Sequence[str] | 
                     for suffix, content in files.items():
                         results.write(content, results.path.with_name(f"{name}-{suffix}"))
                     results.add(record)
-                    (checkpoints / _file("fit", experiment, key(record))).unlink(missing_ok=True)
+                    for part in PARTS:
+                        (checkpoints / _file(part, experiment, key(record))).unlink(missing_ok=True)
                     bar.update()
         bar.close()
         if checkpoints.exists() and (not any(checkpoints.iterdir())
@@ -346,7 +347,7 @@ def run_one(experiment: str | Experiment, method: str, point: int | None = None,
     other : dict, optional
         The record of the method whose counts or structure this one takes over.
     checkpoints : Path, optional
-        Folder in which long training is kept after every epoch, to go on from there.
+        Folder in which training is kept after every epoch, to go on from there.
     device : str, default "cpu"
         Where it trains.
 
@@ -435,7 +436,7 @@ class _Run:
         else:
             model = self._compacted(self._transfer() if spec["kind"] == "transfer" else self._search(model))
             if "finetune" in spec:
-                self._train_plain(model, spec["finetune"], self.seed + 1000)
+                self._train_plain(model, spec["finetune"], self.seed + 1000, "finetune")
         model = self._finish(model)
         result = evaluate(model, self.test.take())    # the one look at the test set
         places = macs_per_weight(model, self.data.example)
@@ -467,7 +468,7 @@ class _Run:
         net, settings = searching(spec, model, self.data.example, self.seed)
         self.start = {key: int((s != 0).sum()) for key, s in net.train().factors().items()}
         history = fit(net, self.train, seed=self.seed, progress=False, task_optimizer=partial(SGD, **spec["task_sgd"]),
-                      switcher_optimizer=partial(Adam, **spec["switcher_adam"]), **settings)
+                      switcher_optimizer=partial(Adam, **spec["switcher_adam"]), checkpoint=self._kept("search"), **settings)
         self._count(history)
         self.search_seconds = history.last["seconds"]
         # only an operating point is a size that was promised; and a tuning trial that misses it loses by that
@@ -515,7 +516,7 @@ class _Run:
         self.start = {key: on for key, (_, on) in self.sites.items()}
         return keep_zeros(fold(net)) if self.level == "connection" else compact(net, self.data.example).model
 
-    def _train_plain(self, model, settings, seed, keep=None):
+    def _train_plain(self, model, settings, seed, keep):
         """Train a network without a switcher, with noise on its activations if the settings say so; ``keep`` names its checkpoint."""
         settings = dict(settings)
         if "until_epoch" in settings:
@@ -524,9 +525,12 @@ class _Run:
         net = model.to(self.device, memory_format=torch.channels_last)    # quicker for convolutions on a CPU, and nothing to other layers
         if noise:    # a switcher that leaves every factor at 1 and brings the noise
             net = Switched(model, self.train.images[:2], switcher=partial(RandomSwitcher, off=0.0), noise=noise, switch_inputs=True)
-        if keep and self.checkpoints:
-            settings["checkpoint"] = self.checkpoints / _file(keep, self.experiment, (self.method, self.point, self.seed))
-        self._count(fit(net, self.train, seed=seed, progress=False, task_optimizer=sgd, **settings))
+        self._count(fit(net, self.train, seed=seed, progress=False, task_optimizer=sgd, checkpoint=self._kept(keep), **settings))
+
+    def _kept(self, part):
+        """Where a part of the run is kept, or None."""
+        keeps = part is not None and self.checkpoints is not None
+        return self.checkpoints / _file(part, self.experiment, (self.method, self.point, self.seed)) if keeps else None
 
     def _count(self, history):
         self.task_steps += history.last["task_steps"]
