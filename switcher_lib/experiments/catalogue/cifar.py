@@ -108,10 +108,20 @@ MNIST = comparison("ResNet-20 on MNIST: how much is lost with half of the MACs o
 
 FC = course(4, 2, 1, precision="float32", level="connection")
 FC_SIZE = 272_474 - 320    # half of them off
+
+
+def _same_course(methods, size):
+    """The switcher's course with half of all drawn by chance: what the course costs, whoever chooses. Its search ends at once."""
+    found = methods["switcher"][size]
+    return {**found, "switcher": "random", "options": {"off": 0.5},
+            "fit": {name: value for name, value in found["fit"].items() if name != "cost"}}
+
+
 FC_CONNECTIONS = comparison(
     "ResNet-20 on CIFAR-10, connections of its fully connected layer: how much is lost with half of them?",
     "resnet_20", FC, {"switcher": [entry(FC, 10_000.0, 4e-3, 4)]}, {"switcher": 0}, (FC_SIZE,),
-    {"random": lambda methods, size: FC.plain(same_count_as="switcher")}, data="cifar10", seeds=(0, 1, 2), curve=False)
+    {"random": lambda methods, size: FC.plain(same_count_as="switcher"), "random, same course": _same_course}, data="cifar10",
+    seeds=(0, 1, 2), curve=False)
 
 # -- VGG-16-BN and MobileNet: dense and the switcher, with the settings that won for ResNet-20
 
