@@ -1,6 +1,7 @@
 """bfloat16's numbers on a processor without instructions for them."""
 
 import time
+from contextlib import nullcontext
 from statistics import median
 
 import networks
@@ -14,14 +15,6 @@ from switcher_lib import precision
 from switcher_lib.precision import RoundedProducts
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(params=[False, True], ids=["as this processor is", "without instructions"])
-def lacking(request, monkeypatch):
-    """Whatever this processor has, the test is run once as if it had no instructions for bfloat16."""
-    if request.param:
-        monkeypatch.setattr(precision, "_quick", lambda device: False)
-    return request.param
 
 
 def drawn(*shape, seed=0):
@@ -40,10 +33,10 @@ PRODUCTS = {
 }
 
 
-def computed(what, dtype, context):
-    """The product and its gradients, if what is multiplied has a type."""
+def computed(what, context, prepare=lambda x: x):
+    """A product and its gradients, of random numbers that are prepared first."""
     function, *shapes = PRODUCTS[what]
-    given = [drawn(*shape, seed=seed).to(dtype).requires_grad_() for seed, shape in enumerate(shapes)]
+    given = [prepare(drawn(*shape, seed=seed)).requires_grad_() for seed, shape in enumerate(shapes)]
     with context:
         out = function(*given)
     upstream = drawn(*out.shape, seed=9).bfloat16().to(out.dtype)
@@ -54,11 +47,8 @@ def computed(what, dtype, context):
 def test_products_are_those_of_rounded_numbers_rounded(what, monkeypatch):
     """Against float64, which makes products of 8 bits without an error: forward and backward, to half a step of bfloat16."""
     monkeypatch.setattr(precision, "_quick", lambda device: False)
-    out, gradients = computed(what, torch.float32, precision.computing_in("bfloat16", CPU))
-    function, *shapes = PRODUCTS[what]
-    given = [drawn(*shape, seed=seed).bfloat16().double().requires_grad_() for seed, shape in enumerate(shapes)]
-    exact = function(*given)
-    wanted = torch.autograd.grad(exact, given, drawn(*out.shape, seed=9).bfloat16().double(), allow_unused=True)
+    out, gradients = computed(what, precision.computing_in("bfloat16", CPU))
+    exact, wanted = computed(what, nullcontext(), lambda x: x.bfloat16().double())
     assert out.dtype == torch.bfloat16
     for ours, theirs in zip((out, *gradients), (exact, *wanted)):
         assert (ours is None) == (theirs is None)
@@ -71,9 +61,9 @@ def test_products_are_those_of_rounded_numbers_rounded(what, monkeypatch):
 @pytest.mark.parametrize("what", PRODUCTS)
 def test_products_are_pytorchs_own(what):
     """To two steps: by some processors PyTorch rounds in between, too."""
-    out, gradients = computed(what, torch.float32, torch.autocast("cpu", torch.bfloat16))
+    out, gradients = computed(what, torch.autocast("cpu", torch.bfloat16))
     with RoundedProducts():
-        ours, our_gradients = computed(what, torch.float32, torch.autocast("cpu", torch.bfloat16))
+        ours, our_gradients = computed(what, torch.autocast("cpu", torch.bfloat16))
     assert ours.dtype == out.dtype
     for one, other in zip((ours, *our_gradients), (out, *gradients)):
         if other is not None:
@@ -104,8 +94,8 @@ def test_the_mode_ends_with_an_error(monkeypatch):
     assert not torch.is_autocast_enabled("cpu") and F.linear(drawn(7, 33), drawn(5, 33)).dtype == torch.float32
 
 
-def learned(seed=0, **fit):
-    sl.seed_everything(seed)
+def learned(**fit):
+    sl.seed_everything(0)
     net = sl.Switched(networks.conv(norm=True), torch.zeros(2, 2, 12, 12), switcher="row")
     data = sl.data.Split(drawn(64, 2, 12, 12, seed=1), torch.randint(3, (64,), generator=torch.Generator().manual_seed(2)))
     sl.fit(net, data, epochs=1, batch_size=16, every=2, cost=0.5, progress=False, **fit)
@@ -121,8 +111,11 @@ def test_a_search_learns_the_same_with_and_without_instructions(monkeypatch):
     assert not torch.equal(ours, float32), "it did round"
 
 
-def test_any_processor_is_about_as_quick_as_with_float32(lacking):
+@pytest.mark.parametrize("lacking", [False, True], ids=["as this processor is", "without instructions"])
+def test_any_processor_is_about_as_quick_as_with_float32(lacking, monkeypatch):
     """Without :class:`RoundedProducts` this network takes five to ten times as long where the instructions are missing."""
+    if lacking:
+        monkeypatch.setattr(precision, "_quick", lambda device: False)
     sl.seed_everything(0)
     model = nn.Sequential(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1)).to(
         memory_format=torch.channels_last)
