@@ -1,7 +1,7 @@
 """CIFAR-10: larger networks against their own dense baselines.
 
-On one core an epoch of ResNet-20 takes about a minute and a half, one of MobileNet more than three, one of VGG-16-BN seven.
-So few epochs must do, for dense too: all searches of a seed start from one network that has been trained for a short
+On one core with instructions for bfloat16 an epoch of ResNet-20 takes about a minute and a half, one of MobileNet more than three,
+one of VGG-16-BN seven; without them six, three and thirty-five. So few epochs must do, for dense too: all searches of a seed start from one network that has been trained for a short
 while, look for at most an epoch, and leave the other epochs to what is left.
 """
 
@@ -123,31 +123,39 @@ FC_CONNECTIONS = comparison(
     {"random": lambda methods, size: FC.plain(same_count_as="switcher"), "random, same course": _same_course}, data="cifar10",
     seeds=(0, 1, 2), curve=False)
 
-# -- VGG-16-BN and MobileNet: dense and the switcher, with the settings that won for ResNet-20
+# -- MobileNet: dense and the switcher, with the settings that won for ResNet-20
 
-# dense has 14.7 million parameters and 313 million MACs: at this weight the MACs count about as much as the parameters
-VGG = course(6, 2, 1, price={"parameters": 1, "macs": 0.05})
-VGG_16_BN = comparison("VGG-16-BN on CIFAR-10: how much is lost with a sixth of the parameters and a third of the MACs?",
-                       "vgg_16_bn", VGG, _trials(VGG), {"switcher": RESNET_CHOICE["switcher"]}, (6_000_000,), {}, data="cifar10",
-                       seeds=(0, 1, 2), curve=False)
 # in bfloat16 the gradient of a depthwise convolution's weights is slow on a CPU; dense has 46.4 million MACs
 SEPARABLE = course(6, 2, 1, precision="float32", lr=0.1, price="macs")    # the best of cifar-mobilenet-rates
 MOBILENET = comparison("MobileNet on CIFAR-10: how much is lost with half of the MACs?", "mobilenet", SEPARABLE, _trials(SEPARABLE),
                        {"switcher": RESNET_CHOICE["switcher"]}, (23_200_000,), {}, data="cifar10", seeds=(0, 1, 2), curve=False)
 
-# a baseline is as good as its rate: with ResNet-20's, 0.2, dense VGG-16-BN was at 56 % after six epochs
+# -- VGG-16-BN: dense has 14.7 million parameters and 313 million MACs. An epoch of it takes as long as eight of ResNet-20, so both
+#    get as much computing as four of them: one and the search, then what is left until the twelfth, a fourth of the MACs
 
-def _rates(what, model, one, rates):
-    """Two epochs of the whole network with each of some rates, on the validation split."""
-    plain = replace(one, epochs=2).plain()
+PRICE = {"parameters": 1, "macs": 0.05}    # at this weight the MACs count about as much as the parameters
+VGG, VGG_DENSE, VGG_FRESH = (course(epochs, 1, 1, lr=0.05, price=PRICE) for epochs in (12, 4, 16))
+VGG_SIZE = 6_000_000    # of 30.4: about a seventh of the parameters and a fourth of the MACs
+VGG_16_BN = Experiment(
+    question="VGG-16-BN on CIFAR-10 with a seventh of the parameters and a fourth of the MACs: how much is lost, if both may compute as much?",
+    model="vgg_16_bn", data="cifar10", seeds=(0, 1, 2), controls=("dense",),
+    # a perceptron moves all scores of a wide layer at once: with ResNet-20's rate five steps took five sixths of the network
+    methods={"dense": VGG_DENSE.plain(), "switcher": {VGG_SIZE: row(VGG, 3.0, 1e-4, reach=512)(VGG_SIZE)},
+             "its structure, fresh": {VGG_SIZE: VGG_FRESH.plain(same_structure_as="switcher")}})
+
+# -- a baseline is as good as its rate: with ResNet-20's, 0.2, dense VGG-16-BN was at 56 % after six epochs
+
+def _rates(what, model, one, rates, epochs):
+    """Some epochs of the whole network with each of some rates, on the validation split."""
+    plain = replace(one, epochs=epochs).plain()
     return Experiment(
-        question=f"{what} on CIFAR-10's validation split, two epochs of the whole network: which rate?", model=model, data="cifar10",
-        seeds=(100,), epochs=2, tuning=True, methods={f"rate {lr}": {**plain, "task_sgd": {**SGD, "lr": lr}} for lr in rates})
+        question=f"{what} on CIFAR-10's validation split, epochs of the whole network: {epochs}. Which rate?", model=model, data="cifar10",
+        seeds=(100,), epochs=epochs, tuning=True, methods={f"rate {lr}": {**plain, "task_sgd": {**SGD, "lr": lr}} for lr in rates})
 
 
 EXPERIMENTS = {
-    "cifar-mobilenet-rates": _rates("MobileNet", "mobilenet", SEPARABLE, (0.05, 0.1, 0.2)),
-    "cifar-vgg16-rates": _rates("VGG-16-BN", "vgg_16_bn", VGG, (0.05, 0.02, 0.1)),
+    "cifar-mobilenet-rates": _rates("MobileNet", "mobilenet", SEPARABLE, (0.05, 0.1, 0.2), epochs=2),
+    "cifar-vgg16-rates": _rates("VGG-16-BN", "vgg_16_bn", VGG, (0.05, 0.02, 0.1), epochs=1),
     "cifar-mobilenet": MOBILENET,
     "cifar-resnet20": RESNET_20,
     "cifar-resnet20-connections": FC_CONNECTIONS,
