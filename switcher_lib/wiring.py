@@ -34,14 +34,16 @@ INPUT = -1   # label of the network's own input
 
 POINTWISE_MODULES = (
     nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
-    nn.Hardtanh, nn.Hardsigmoid, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Identity, nn.Dropout,
-    nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+    nn.Hardtanh, nn.Hardsigmoid, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Threshold, nn.Softshrink, nn.Hardshrink,
+    nn.Tanhshrink, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
 )
 POINTWISE_NAMES = {
     "relu", "relu_", "leaky_relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardtanh",
     "hardsigmoid", "tanh", "sigmoid", "softplus", "softsign", "dropout", "dropout1d", "dropout2d", "dropout3d",
-    "stochastic_depth", "contiguous", "clone", "abs", "neg", "float",
+    "softshrink", "hardshrink", "tanhshrink", "square", "log1p", "sign", "stochastic_depth", "contiguous", "clone", "detach", "abs",
+    "neg", "float",
 }
+BOUNDED_NAMES = {"clamp", "clamp_", "clamp_min", "clamp_max", "clip"}    # by numbers, not by tensors
 POOL_MODULES = (
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
     nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
@@ -527,7 +529,10 @@ class Wiring:
                 return told
         if name == "getitem":
             return self._item(function, args, kwargs)
-        if name in POINTWISE_NAMES:
+        by_numbers = isinstance(leaves[0], Flow) and all(a is None or isinstance(a, Number) for a in leaves[1:])
+        if name in POINTWISE_NAMES or name in BOUNDED_NAMES and by_numbers:
+            return self._pointwise(function, args, kwargs, name)
+        if name == "pow" and by_numbers and len(args) == 2 and args[1] >= 1:    # below 1 the slope at 0 is infinite
             return self._pointwise(function, args, kwargs, name)
         if name in POOL_NAMES and not kwargs.get("return_indices"):
             return self._pool(function, args, kwargs, name)

@@ -5,6 +5,7 @@ one thing is unusual.
 """
 
 import random
+import re
 import threading
 import types
 import warnings
@@ -158,6 +159,40 @@ def test_an_unusual_network_is_compacted_right(make):
     small = sl.compact(net, x.clone())
     assert small.certificate.holds and small.parameters[1] < small.parameters[0]
     same(net, small.model, batch(99, seed=2))
+
+
+POINTWISE = {
+    "square": lambda h: F.relu(h).square(),
+    "** 2": lambda h: h ** 2,
+    "clamp": lambda h: h.clamp(0, 6),
+    "clamp, one bound by its name": lambda h: torch.clamp(h, min=-1),
+    "clamp_min": lambda h: h.clamp_min(0),
+    "log1p": lambda h: torch.log1p(F.relu(h)),
+    "sign": lambda h: torch.sign(h) * h,
+    "detach": lambda h: h + F.relu(h).detach(),
+    "softshrink": lambda h: F.softshrink(h),
+}
+
+
+@pytest.mark.parametrize("function", POINTWISE.values(), ids=POINTWISE)
+def test_a_function_of_each_number_alone_hands_neurons_on(function):
+    net = partly_off(sl.Switched(variant(hidden=lambda self, x: function(self.a(x))), batch()))
+    assert [site.path for site in net.sites] == ["a", "b"]
+    small = sl.compact(net, batch())
+    assert small.widths["a"][1] < 8
+    same(net, small.model, batch(99, seed=2))
+
+
+@pytest.mark.parametrize("function, words", [
+    (lambda h: h.clamp(min=0.2), "not 0 at 0"),
+    (lambda h: 2 ** h, "pow.. is not known"),
+    (lambda h: F.relu(h) ** 0.5, "pow.. is not known"),             # its slope at 0 is infinite: training would end in NaN
+    (lambda h: torch.clamp(h, max=h.detach()), "clamp.. is not known"),
+    (lambda h: h.clamp(max=h.shape[1]), "how many neurons there are"),
+], ids=["not 0 at 0", "power of 2", "root", "bounds that are tensors", "a bound that counts neurons"])
+def test_a_function_that_would_leave_something_of_an_off_neuron_keeps_them(function, words):
+    net = sl.Switched(variant(hidden=lambda self, x: function(self.a(x))), batch())
+    assert [site.path for site in net.sites] == ["b"] and re.search(words, net.refused["a"])
 
 
 def test_a_hook_that_came_after_the_switches_is_found_out():
