@@ -24,13 +24,15 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.overrides import TorchFunctionMode
 
 from switcher_lib.errors import CertificateError, SwitchError, SwitchWarning
-from switcher_lib.layers import SelectLinear, affine, everywhere, uniform
+from switcher_lib.layers import (
+    AFFINE_MODULES, CONV_MODULES, TRANSPOSED_MODULES, SelectLinear, affine, everywhere, uniform, weight_dims, weights_apart,
+)
 from switcher_lib.metrics import count_parameters
 from switcher_lib.sites import tied_sites
 from switcher_lib.switched import Switched, evaluating
 from switcher_lib.wiring import (
-    CONV_MODULES, INPUT, NORM_MODULES, Tracer, check_model_and_example, computed_parameter, detached_copy, is_hooked, shared_parameters,
-    trace, untouched,
+    INPUT, NORM_MODULES, Tracer, check_model_and_example, computed_parameter, detached_copy, is_hooked, shared_parameters, trace,
+    untouched,
 )
 
 FORMAT = "switcher_lib compact 1"
@@ -262,8 +264,10 @@ def _unfoldable(node, before, graph, modules, shared):
         return "it runs more than once"
     if norm.running_mean is None:
         return "it has no running statistics"
-    if not isinstance(layer, (nn.Linear, *CONV_MODULES)):
+    if not isinstance(layer, AFFINE_MODULES):
         return "it does not follow a Linear or Conv layer directly"
+    if isinstance(layer, TRANSPOSED_MODULES) and layer.groups > 1:
+        return f"{before.target} is a transposed convolution with groups"
     if calls[id(layer)] > 1:
         return f"{before.target} runs more than once"
     if len(before.users) > 1:
@@ -278,8 +282,9 @@ def _unfoldable(node, before, graph, modules, shared):
     read = {n.target.rpartition(".")[0] for n in graph.nodes if n.op == "get_attr"}
     if before.target in read or node.target in read:
         return f"the parameters of {before.target} or its own are read elsewhere"
-    if len(norm.running_mean) != len(layer.weight):
-        return f"it has {len(norm.running_mean)} channels and {before.target} {len(layer.weight)} neurons"
+    neurons = layer.weight.shape[weight_dims(layer)[0]]
+    if len(norm.running_mean) != neurons:
+        return f"it has {len(norm.running_mean)} channels and {before.target} {neurons} neurons"
     return None
 
 
@@ -288,8 +293,11 @@ def _fused(layer, norm):
     norm, exact = copy.deepcopy(norm).double(), copy.deepcopy(layer).double()
     if norm.weight is None:
         norm.weight, norm.bias = nn.Parameter(torch.ones_like(norm.running_var)), nn.Parameter(torch.zeros_like(norm.running_var))
-    fuse = fuse_linear_bn_eval if isinstance(layer, nn.Linear) else fuse_conv_bn_eval
-    fused = fuse(exact, norm).to(layer.weight.dtype)
+    if isinstance(layer, nn.Linear):
+        fused = fuse_linear_bn_eval(exact, norm)
+    else:
+        fused = fuse_conv_bn_eval(exact, norm, transpose=isinstance(layer, TRANSPOSED_MODULES))
+    fused = fused.to(layer.weight.dtype)
     if layer.bias is None:                            # PyTorch would leave the new bias without a gradient
         fused.bias.requires_grad_(layer.weight.requires_grad)
     return fused
@@ -564,9 +572,9 @@ class _Plan:
     def _used(self, read, off):
         """Rule (b): which features of a layer's input have a weight other than 0 in an output that is itself on."""
         if read.path not in self._nonzero:
-            weight = self.modules[read.path].weight.detach()
-            self._nonzero[read.path] = (weight != 0).flatten(2).any(2) if weight.ndim > 2 else weight != 0
-        return self._nonzero[read.path][self._on(self.wiring.axes[f"{read.path}.weight", 0], off)].any(0)
+            self._nonzero[read.path] = weights_apart(self.modules[read.path])
+        rows = weight_dims(self.modules[read.path])[0]
+        return self._nonzero[read.path][self._on(self.wiring.axes[f"{read.path}.weight", rows], off)].any(0)
 
     def _try_constant(self, label):
         """Rules (a) and (c): the neuron is constant wherever it is read, and worth the same everywhere there."""
@@ -584,6 +592,9 @@ class _Plan:
             values.append(const)
             if (const == 0).all():
                 continue
+            if isinstance(module, TRANSPOSED_MODULES):
+                self.stuck[label] = f"kept: constant, but the kernels of {read.path} overlap in different numbers from place to place"
+                return
             alone, weight = torch.zeros_like(read.const[:1]).index_copy(dim, at, const), module.weight.detach().double()
             if isinstance(module, nn.Linear):
                 worth = affine(module, alone, weight, None).flatten(0, -2)
@@ -715,8 +726,10 @@ def _set_sizes(module):
     """Set the size attributes of a layer from the shapes of its tensors."""
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+    elif isinstance(module, CONV_MODULES):
         module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
+    elif isinstance(module, TRANSPOSED_MODULES):
+        module.in_channels, module.out_channels = module.weight.shape[:2]
     elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
         sizes = [t.shape[0] for t in (module.weight, module.running_mean) if t is not None]
         module.num_features = sizes[0] if sizes else module.num_features

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,19 +12,35 @@ from torch.nn import functional as F
 __all__ = ["SelectLinear", "constant_output"]
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+Transposed = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+CONV_MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED_MODULES = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+AFFINE_MODULES = (nn.Linear, *CONV_MODULES, *TRANSPOSED_MODULES)    # what writes neurons
 
 
-def constant_output(module: nn.Linear | Conv, const: Tensor) -> Tensor:
+def weight_dims(module: nn.Module) -> tuple[int, int]:
+    """Return along which dimensions of a Linear or Conv layer's weight its neurons lie, and what it reads."""
+    return (1, 0) if isinstance(module, TRANSPOSED_MODULES) else (0, 1)
+
+
+def weights_apart(module: nn.Linear | Conv | Transposed) -> Tensor:
+    """Return where a layer has a weight other than 0: bool of shape (neurons, inputs of a group)."""
+    weight = module.weight.detach().movedim(weight_dims(module), (0, 1))
+    return (weight != 0).flatten(2).any(2) if weight.ndim > 2 else weight != 0
+
+
+def constant_output(module: nn.Linear | Conv | Transposed, const: Tensor) -> Tensor:
     """Return the constants behind a Linear or Conv layer, given those in front of it.
 
     An output is constant where every input that it reads with a weight other than 0 is; a channel that is unknown at one
     place counts as unknown at all. So does one that a convolution makes different from place to place, since it reads the
-    border's padding: what becomes of that depends on the size of the image.
+    border's padding: what becomes of that depends on the size of the image. A transposed convolution's kernels overlap
+    in different numbers from place to place: nothing but its bias is known behind it, where all that it reads is 0.
 
     Parameters
     ----------
-    module : nn.Linear or nn.Conv1d, Conv2d, Conv3d
-        The layer.
+    module : nn.Linear, nn.Conv1d to Conv3d or nn.ConvTranspose1d to ConvTranspose3d
+        The layer; a transposed one without groups.
     const : Tensor of float64
         A batch of the layer's inputs (after its selection, if it has one), NaN where they are not constant.
 
@@ -32,23 +49,24 @@ def constant_output(module: nn.Linear | Conv, const: Tensor) -> Tensor:
     Tensor of float64
         A batch of the layer's outputs, NaN where they are not constant.
     """
-    weight = module.weight.detach().double()
+    weight, reads = module.weight.detach().double(), weights_apart(module)
     dim, groups = -1 if isinstance(module, nn.Linear) else 1, getattr(module, "groups", 1)
+    transposed = isinstance(module, TRANSPOSED_MODULES)
     each = const if dim == -1 or nowhere_known(const) else uniform(const)
-    unknown = each.movedim(dim, 0).flatten(1)[:, :1 if nowhere_known(const) else None].isnan().any(1)
-    reads = (weight != 0).flatten(2).any(2) if weight.ndim > 2 else weight != 0    # (out, in / groups)
+    parts = each.movedim(dim, 0).flatten(1)[:, :1 if nowhere_known(const) else None]
+    unknown = ((parts != 0) if transposed else parts.isnan()).any(1)    # NaN is not 0 either
     depends = (reads.view(groups, -1, reads.shape[1]) & unknown.view(groups, 1, -1)).any(2).flatten()
     shape = affine(module, const.to("meta"), weight.to("meta"), None).shape
     known = (~depends).nonzero()[:, 0]
     out = nothing_known(shape)
     if not len(known):
         return out
-    bias = weight.new_zeros(len(weight)) if module.bias is None else module.bias.detach().double()
-    if not reads[known].any():    # nothing but the bias, everywhere
+    bias = weight.new_zeros(len(reads)) if module.bias is None else module.bias.detach().double()
+    if transposed or not reads[known].any():    # nothing but the bias, everywhere
         told = lay(bias[known], dim, out.index_select(dim, known).shape)
     elif isinstance(module, nn.Linear):
         told = affine(module, const.nan_to_num(), weight[known], bias[known])
-    else:
+    elif isinstance(module, CONV_MODULES):
         each = each[0].flatten().nan_to_num()
         told = everywhere(module, each, weight[known], bias[known]) if groups == 1 else everywhere(module, each, weight, bias)[known]
         told = lay(told, dim, out.index_select(dim, known).shape)
@@ -88,9 +106,15 @@ def uniform(const: Tensor) -> Tensor:
     return torch.where(same, first, math.nan).reshape(*const.shape[:2], *[1] * (const.ndim - 2))
 
 
-def affine(module: nn.Linear | Conv, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def affine(module: nn.Linear | Conv | Transposed, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Apply a Linear or Conv layer to ``x`` with another weight and bias; ``x`` is already selected."""
-    return F.linear(x, weight, bias) if isinstance(module, nn.Linear) else module._conv_forward(x, weight, bias)
+    if isinstance(module, nn.Linear):
+        return F.linear(x, weight, bias)
+    if isinstance(module, CONV_MODULES):
+        return module._conv_forward(x, weight, bias)
+    transpose = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[weight.ndim - 3]
+    return transpose(x, weight, bias, module.stride, cast(tuple[int, ...], module.padding), module.output_padding, module.groups,
+                     module.dilation)
 
 
 class SelectLinear(nn.Linear):

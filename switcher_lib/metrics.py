@@ -9,11 +9,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from switcher_lib.layers import AFFINE_MODULES, TRANSPOSED_MODULES, Conv, Transposed
 from switcher_lib.wiring import untouched
 
-COUNTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+COUNTED = AFFINE_MODULES
 Name = TypeVar("Name")
-Counted = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+Counted = nn.Linear | Conv | Transposed
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -78,7 +79,7 @@ def macs_per_weight(model: nn.Module, example: Tensor) -> dict[str, int]:
     -------
     dict of str to int
         {parameter name: number of places}: 1 for a Linear layer on vectors, height × width of the output for a
-        convolution. Times the weight's size that is the layer's multiply-accumulates (MACs); biases are not counted.
+        convolution, of the input for a transposed one. Times the weight's size that is the layer's multiply-accumulates (MACs); biases are not counted.
     """
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     places: dict[str, int] = {}
@@ -96,7 +97,8 @@ def _places(model: nn.Module, example: Tensor) -> list[tuple[Counted, int]]:
     calls, hooks, batch = [], [], example[:2].clone()
 
     def count(module, inputs, output):
-        calls.append((module, -(-output.numel() // (module.weight.shape[0] * len(batch)))))
+        numbers = inputs[0] if isinstance(module, TRANSPOSED_MODULES) else output    # each of these is one kernel's, or row's
+        calls.append((module, -(-numbers.numel() // (module.weight.shape[0] * len(batch)))))
 
     for module in model.modules():
         if isinstance(module, COUNTED):

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from switcher_lib.errors import SwitchError, SwitchWarning
-from switcher_lib.wiring import CONV_MODULES, Wiring, shared_parameters, trace
+from switcher_lib.layers import AFFINE_MODULES, CONV_MODULES, weight_dims
+from switcher_lib.wiring import Wiring, shared_parameters, trace
 
 __all__ = ["Axis", "Connections", "Site", "find_connections", "find_sites", "trace"]
 
@@ -411,7 +412,7 @@ def find_sites(model: nn.Module, example: Tensor, *, face: Literal["incoming", "
     _name_apart(sites)
     if not sites:
         why = "; ".join(f"{path}: {reason}" for path, reason in refused.items() if path)
-        single = isinstance(model, (nn.Linear, *CONV_MODULES))
+        single = isinstance(model, AFFINE_MODULES)
         why = why or ("It is a single layer, and its outputs are its own" if single else "It has no Linear or Conv layer")
         raise SwitchError(f"nothing in {type(model).__name__} can be switched. {why}.")
     return sites, refused
@@ -437,13 +438,14 @@ def _neuron_site(group, wiring, face):
     here = wiring.axes_of(roots)
 
     def of_layers(paths):
-        names = [f"{path}.{name}" for path in paths for name in ("weight", "bias")]
-        return tuple(axis(name, 0) for name in names if (name, 0) in here)
+        at = [(f"{path}.{name}", weight_dims(wiring.modules[path])[0] if name == "weight" else 0)
+              for path in paths for name in ("weight", "bias")]
+        return tuple(axis(*one) for one in at if one in here)
 
     own = of_layers([producer.path for producer in writers])
-    passed = tuple(axis(name, dim) for name, dim in here if dim == 0 and name not in wiring.buffers)
-    readers = dict.fromkeys(f"{read.path}.weight" for read in wiring.reads)
-    outgoing = tuple(axis(name, 1) for name in readers if (name, 1) in here)
+    readers = dict.fromkeys((f"{read.path}.weight", weight_dims(wiring.modules[read.path])[1]) for read in wiring.reads)
+    passed = tuple(axis(*one) for one in here if one not in readers and one[0] not in wiring.buffers)
+    outgoing = tuple(axis(*one) for one in readers if one in here)
     incoming = of_layers(dict.fromkeys(gate.path for gate in sorted(gates, key=lambda gate: wiring.order[gate.path])))
     first = writers[0].path
     return Site(first.replace(".", "_"), first, len(roots), "neuron", own, incoming, outgoing, face, passed,

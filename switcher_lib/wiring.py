@@ -25,7 +25,9 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from switcher_lib.errors import SwitchError
-from switcher_lib.layers import SelectLinear, constant_output, lay, nothing_known, nowhere_known, select, uniform
+from switcher_lib.layers import (
+    AFFINE_MODULES, TRANSPOSED_MODULES, SelectLinear, constant_output, lay, nothing_known, nowhere_known, select, uniform, weight_dims,
+)
 
 __all__ = ["trace"]
 
@@ -56,7 +58,6 @@ LAYOUT_NAMES = {"flatten", "unflatten", "view", "reshape", "permute", "transpose
 PIECES_NAMES = {"chunk", "split", "unbind", "tensor_split"}
 SUM_NAMES = {"add", "add_", "iadd", "sub", "sub_", "isub"}
 PRODUCT_NAMES = {"mul", "mul_", "imul"}
-CONV_MODULES = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORM_MODULES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
@@ -411,7 +412,7 @@ class Wiring:
                     self._fix_label(label, self._read_by_name[name])
         seen = {*self.producers, *self.through, *(read.path for read in self.reads), *self.opaque}
         self.opaque |= {path: f"torch.fx does not see {path} run" for path, module in self.modules.items()
-                        if isinstance(module, (nn.Linear, *CONV_MODULES)) and path not in seen and not self._inside_opaque(path)}
+                        if isinstance(module, AFFINE_MODULES) and path not in seen and not self._inside_opaque(path)}
         self._roots = torch.tensor([self._find(label) for label in range(len(self._parent))])
         self._axes_by_root, self._axis_order = defaultdict(list), {axis: i for i, axis in enumerate(self.axes)}
         for axis, labels in self.axes.items():
@@ -503,7 +504,7 @@ class Wiring:
         args = tuple(map(self._lift, args))
         if getattr(module, "return_indices", False):
             return self._unknown(module, args, kwargs, f"{path} returns indices", path)
-        for kinds, rule in (((nn.Linear, *CONV_MODULES), self._affine), (NORM_MODULES, self._norm),
+        for kinds, rule in ((AFFINE_MODULES, self._affine), (NORM_MODULES, self._norm),
                             (POINTWISE_MODULES, self._pointwise), (POOL_MODULES, self._pool), (LAYOUT_MODULES, self._layout)):
             if isinstance(module, kinds):
                 return rule(module, args, kwargs, path)
@@ -555,23 +556,26 @@ class Wiring:
     # -- layers
 
     def _affine(self, module, args, kwargs, path):
+        if isinstance(module, TRANSPOSED_MODULES) and (module.groups > 1 or len(args) > 1):
+            what = "transposed convolution with groups" if module.groups > 1 else "transposed convolution that is told its output's size"
+            return self._unknown(module, args, kwargs, f"{path} is a {what}", path)
         if getattr(module, "groups", 1) > 1:
             return self._grouped(module, args[0], path)
-        x = args[0]
+        x, (rows, columns) = args[0], weight_dims(module)
         dim = -1 if isinstance(module, nn.Linear) else 1
         const = _same_in_all(select(module, x.const))
         arriving = self._along(x, dim, path)
         incoming = select(module, arriving)
-        self._put(f"{path}.weight", 1, incoming)
+        self._put(f"{path}.weight", columns, incoming)
         self.reads.append(Read(path, incoming, const, arriving))
         for gate in x.gates:
             self.producers[gate.producer].gates.add(gate)
         if path not in self.producers:
-            n = module.weight.shape[0]
+            n = module.weight.shape[rows]
             self.producers[path] = Producer(path, torch.arange(len(self._parent), len(self._parent) + n))
             self._parent.extend(range(len(self._parent), len(self._parent) + n))
         labels = self.producers[path].labels
-        self._put(f"{path}.weight", 0, labels)
+        self._put(f"{path}.weight", rows, labels)
         if module.bias is not None:
             self._put(f"{path}.bias", 0, labels)
         value = module(x.value)
@@ -740,7 +744,7 @@ class Wiring:
     def _per_channel(self, function, a, b, x, named):
         """A parameter times x: a scale for each channel goes with the channels."""
         owner = self.modules.get(named.name.rpartition(".")[0])
-        if named.name not in self._tensors or isinstance(owner, (nn.Linear, nn.PReLU, *CONV_MODULES, *NORM_MODULES)):
+        if named.name not in self._tensors or isinstance(owner, (nn.PReLU, *AFFINE_MODULES, *NORM_MODULES)):
             return self._product(function, self._lift(a), self._lift(b))
         value = function(*(part.value for part in (a, b)))
         real = [dim for dim, size in enumerate(named.value.shape) if size > 1]
@@ -900,7 +904,7 @@ def is_hooked(module: nn.Module) -> bool:
 
 def computed_parameter(module: nn.Module) -> str | None:
     """Return the name of a layer's weight or bias that is no parameter but made of others, as after ``weight_norm``; else None."""
-    if not isinstance(module, (nn.Linear, nn.PReLU, *CONV_MODULES, *NORM_MODULES)):
+    if not isinstance(module, (nn.PReLU, *AFFINE_MODULES, *NORM_MODULES)):
         return None
     own = dict(module.named_parameters(recurse=False))
     return next((name for name in ("weight", "bias") if getattr(module, name, None) is not None and name not in own), None)
