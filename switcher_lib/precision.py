@@ -12,8 +12,9 @@ from torch.overrides import TorchFunctionMode
 Precision = Literal["float32", "bfloat16", "auto"]
 PRECISIONS = ("float32", "bfloat16")    # what a machine computes in; an experiment names one of them
 IN_BFLOAT16 = ("avx512_bf16", "amx_bf16")    # instructions of x86 processors
-PRODUCTS = {torch.conv1d, torch.conv2d, torch.conv3d, F.linear, torch.mm, torch.bmm, torch.matmul, torch.addmm,
-            Tensor.mm, Tensor.bmm, Tensor.matmul, Tensor.__matmul__}    # what autocast rounds, and a processor is slow at
+PRODUCTS = {torch.conv1d, torch.conv2d, torch.conv3d, torch.conv_transpose1d, torch.conv_transpose2d, torch.conv_transpose3d,
+            F.linear, torch.mm, torch.bmm, torch.matmul, torch.addmm, Tensor.mm, Tensor.bmm, Tensor.matmul,
+            Tensor.__matmul__}    # what autocast rounds, and a processor is slow at
 
 
 class RoundedProducts(TorchFunctionMode):

@@ -24,6 +24,7 @@ def drawn(*shape, seed=0):
 PRODUCTS = {
     "conv1d": (lambda x, w, b: F.conv1d(x, w, b, padding=1), (4, 3, 9), (5, 3, 3), (5,)),
     "conv2d": (lambda x, w, b: F.conv2d(x, w, b, stride=2, padding=1), (4, 6, 9, 9), (8, 6, 3, 3), (8,)),
+    "transposed": (lambda x, w, b: F.conv_transpose2d(x, w, b, stride=2), (4, 6, 5, 5), (6, 8, 3, 3), (8,)),
     "grouped": (lambda x, w, b: F.conv2d(x, w, bias=b, groups=6), (4, 6, 9, 9), (6, 1, 3, 3), (6,)),
     "linear": (F.linear, (7, 33), (5, 33), (5,)),
     "@": (lambda x, w, b: x @ w.T, (7, 33), (5, 33), (5,)),
