@@ -31,8 +31,8 @@ from switcher_lib.metrics import count_parameters
 from switcher_lib.sites import tied_sites
 from switcher_lib.switched import Switched, evaluating
 from switcher_lib.wiring import (
-    INPUT, NORM_MODULES, Tracer, check_model_and_example, computed_parameter, detached_copy, is_hooked, shared_parameters, trace,
-    untouched,
+    CHANNEL_NORM_MODULES, INPUT, NORM_MODULES, Tracer, check_model_and_example, computed_parameter, detached_copy, is_hooked,
+    shared_parameters, trace, untouched,
 )
 
 FORMAT = "switcher_lib compact 1"
@@ -730,7 +730,7 @@ def _set_sizes(module):
         module.out_channels, module.in_channels = module.weight.shape[0], module.weight.shape[1] * module.groups
     elif isinstance(module, TRANSPOSED_MODULES):
         module.in_channels, module.out_channels = module.weight.shape[:2]
-    elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+    elif isinstance(module, CHANNEL_NORM_MODULES):
         sizes = [t.shape[0] for t in (module.weight, module.running_mean) if t is not None]
         module.num_features = sizes[0] if sizes else module.num_features
     elif isinstance(module, nn.PReLU):

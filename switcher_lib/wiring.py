@@ -59,6 +59,7 @@ PIECES_NAMES = {"chunk", "split", "unbind", "tensor_split"}
 SUM_NAMES = {"add", "add_", "iadd", "sub", "sub_", "isub"}
 PRODUCT_NAMES = {"mul", "mul_", "imul"}
 NORM_MODULES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+CHANNEL_NORM_MODULES = (*NORM_MODULES, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)    # each channel by itself
 
 
 def trace(model: nn.Module, example: Tensor) -> "Wiring":
@@ -339,8 +340,9 @@ class Wiring:
                     both = ", ".join(sorted({path, *above}) if above else paths)
                     return f"its neurons are read behind different layers on one path ({both}), which would scale them twice", ""
                 norm = self.modules[path]
-                if isinstance(norm, NORM_MODULES) and not norm.affine:
-                    return f"{path} (BatchNorm without γ and β) would undo any scaling", ""
+                if isinstance(norm, CHANNEL_NORM_MODULES) and not norm.affine:
+                    kind = "BatchNorm" if isinstance(norm, NORM_MODULES) else "InstanceNorm"
+                    return f"{path} ({kind} without γ and β) would undo any scaling", ""
             leaks = sorted({gate.leak for gate in gates if gate.leak})
             if leaks:
                 return leaks[0], f"its {len(group[0].labels)} neurons stay unswitched"
@@ -504,7 +506,7 @@ class Wiring:
         args = tuple(map(self._lift, args))
         if getattr(module, "return_indices", False):
             return self._unknown(module, args, kwargs, f"{path} returns indices", path)
-        for kinds, rule in ((AFFINE_MODULES, self._affine), (NORM_MODULES, self._norm),
+        for kinds, rule in ((AFFINE_MODULES, self._affine), (CHANNEL_NORM_MODULES, self._norm),
                             (POINTWISE_MODULES, self._pointwise), (POOL_MODULES, self._pool), (LAYOUT_MODULES, self._layout)):
             if isinstance(module, kinds):
                 return rule(module, args, kwargs, path)
@@ -608,7 +610,7 @@ class Wiring:
         if module.running_mean is not None:
             const = _where_known(lambda c: F.batch_norm(c, module.running_mean.double(), module.running_var.double(), gamma, beta,
                                                         False, 0.0, module.eps), x.const, x.const.shape)
-        else:    # the batch's own mean takes a constant away
+        else:    # the batch's own mean, or the image's, takes a constant away
             const = _where_known(lambda c: torch.where(uniform(c).isnan(), math.nan, lay(beta, 1, c.shape)), x.const, x.const.shape)
         if (gamma == 0).any():    # γ = 0 leaves β, whatever comes in
             const = torch.where(lay(gamma == 0, 1, const.shape), lay(beta, 1, const.shape), const)
@@ -744,7 +746,7 @@ class Wiring:
     def _per_channel(self, function, a, b, x, named):
         """A parameter times x: a scale for each channel goes with the channels."""
         owner = self.modules.get(named.name.rpartition(".")[0])
-        if named.name not in self._tensors or isinstance(owner, (nn.PReLU, *AFFINE_MODULES, *NORM_MODULES)):
+        if named.name not in self._tensors or isinstance(owner, (nn.PReLU, *AFFINE_MODULES, *CHANNEL_NORM_MODULES)):
             return self._product(function, self._lift(a), self._lift(b))
         value = function(*(part.value for part in (a, b)))
         real = [dim for dim, size in enumerate(named.value.shape) if size > 1]
@@ -904,7 +906,7 @@ def is_hooked(module: nn.Module) -> bool:
 
 def computed_parameter(module: nn.Module) -> str | None:
     """Return the name of a layer's weight or bias that is no parameter but made of others, as after ``weight_norm``; else None."""
-    if not isinstance(module, (nn.PReLU, *AFFINE_MODULES, *NORM_MODULES)):
+    if not isinstance(module, (nn.PReLU, *AFFINE_MODULES, *CHANNEL_NORM_MODULES)):
         return None
     own = dict(module.named_parameters(recurse=False))
     return next((name for name in ("weight", "bias") if getattr(module, name, None) is not None and name not in own), None)

@@ -356,6 +356,39 @@ def test_batchnorm_without_statistics_makes_a_constant_its_beta():
     torch.testing.assert_close(small.model(x), model(x), rtol=1e-4, atol=1e-5)
 
 
+class Styled(nn.Module):
+    """InstanceNorm: each channel of each image by itself."""
+
+    def __init__(self, **options):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.n, self.b, self.c = nn.Conv2d(2, 6, 3), nn.InstanceNorm2d(6, **options), nn.Conv2d(6, 5, 3), nn.Conv2d(5, 2, 1)
+
+    def forward(self, x):
+        return self.c(F.relu(self.b(F.relu(self.n(self.a(x))))))
+
+
+@pytest.mark.parametrize("statistics", [False, True])
+def test_instancenorm_hands_channels_on(statistics):
+    model, x = Styled(affine=True, track_running_stats=statistics), torch.randn(8, 2, 9, 9)
+    with torch.no_grad():
+        model.n.weight.uniform_(0.5, 1.5), model.n.bias.uniform_(-1, 1)
+        model.a.weight[2], model.n.bias[2] = 0, -1.0      # always below 0 behind it
+        if statistics:
+            model.n.running_mean.uniform_(-1, 1), model.n.running_var.uniform_(0.5, 1.5)
+            model.n.running_mean[2], model.a.bias[2] = 0.3, 0.3
+    assert sl.compact(model, x).widths["a"] == (6, 5)
+    net = partly_off(sl.Switched(model, x))
+    assert [axis.name for axis in net.sites[0].incoming] == ["n.weight", "n.bias"]
+    small = sl.compact(net, x)
+    assert small.model.n.num_features == small.widths["a"][1] < 6
+    same(net, small.model, torch.randn(3, 2, 12, 11))
+
+
+def test_instancenorm_without_a_scale_of_its_own_undoes_any():
+    assert "n (InstanceNorm without γ and β)" in sl.Switched(Styled(), torch.randn(8, 2, 9, 9)).refused["a"]
+
+
 # -------- refused, in words
 
 def locked(model):
