@@ -389,6 +389,74 @@ def test_instancenorm_without_a_scale_of_its_own_undoes_any():
     assert "n (InstanceNorm without γ and β)" in sl.Switched(Styled(), torch.randn(8, 2, 9, 9)).refused["a"]
 
 
+# -------- right, or refused: what happens between two layers
+
+ANYTHING = {
+    "einsum": lambda s, h, x: torch.einsum("bi,i->bi", h, s.a.bias),
+    "where": lambda s, h, x: torch.where(h > 0.1, h, 0.3 * h),
+    "where, by a constant": lambda s, h, x: torch.where(torch.arange(8) % 3 > 0, h, torch.ones(())),
+    "masked_fill": lambda s, h, x: h.masked_fill(torch.arange(8) % 3 == 0, 0.5),
+    "roll": lambda s, h, x: h.roll(1, 1),
+    "flip": lambda s, h, x: h.flip(1),
+    "cumsum": lambda s, h, x: h.cumsum(1),
+    "softmax": lambda s, h, x: h.softmax(1),
+    "softmax over the batch": lambda s, h, x: h.softmax(0),
+    "normalize": lambda s, h, x: F.normalize(h),
+    "mean": lambda s, h, x: h - h.mean(1, keepdim=True),
+    "sum": lambda s, h, x: h + h.sum(1, keepdim=True),
+    "standard deviation": lambda s, h, x: h / (1 + h.std(1, keepdim=True)),
+    "largest": lambda s, h, x: h * h.amax(1, keepdim=True),
+    "product": lambda s, h, x: h * (1 + h).prod(1, keepdim=True),
+    "top 3": lambda s, h, x: h * (h >= h.topk(3, 1).values[:, -1:]),
+    "sort": lambda s, h, x: h.sort(1).values,
+    "take_along_dim": lambda s, h, x: torch.take_along_dim(h, h.argsort(1), 1),
+    "one-hot": lambda s, h, x: F.one_hot(h.argmax(1), 8).to(h),
+    "maxout": lambda s, h, x: h.unflatten(1, (4, 2)).amax(2).repeat(1, 2),
+    "GLU": lambda s, h, x: F.glu(h).repeat(1, 2),
+    "uneven pieces": lambda s, h, x: torch.cat(h.split([3, 5], 1)[::-1], 1),
+    "stack and sum": lambda s, h, x: torch.stack([h, F.relu(s.a(-x))]).sum(0),
+    "maximum": lambda s, h, x: torch.maximum(h, s.a(-x)),
+    "lerp": lambda s, h, x: torch.lerp(h, s.a(-x), 0.3),
+    "addcmul": lambda s, h, x: torch.addcmul(h, s.a(-x), h),
+    "quotient": lambda s, h, x: h / (1 + F.relu(s.a(-x))),
+    "1 - h": lambda s, h, x: 1 - h,
+    "Gram matrix": lambda s, h, x: torch.bmm(h.unsqueeze(2), s.a(-x).unsqueeze(1)).sum(1),
+    "picked": lambda s, h, x: h[:, [7, 6, 5, 4, 3, 2, 1, 0]],
+    "index_select": lambda s, h, x: h.index_select(1, torch.tensor([1, 0, 3, 2, 5, 4, 7, 6])),
+    "index_add": lambda s, h, x: torch.zeros_like(h).index_add(1, torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]), h),
+    "expand": lambda s, h, x: h.unsqueeze(1).expand(-1, 2, -1).sum(1),
+    "repeat": lambda s, h, x: h.repeat(1, 2)[:, ::2],
+    "padded": lambda s, h, x: F.pad(h[:, :6], (1, 1), value=1.0),
+    "the input, padded and added": lambda s, h, x: h + F.pad(x, (0, 2)),
+    "neighbours' differences": lambda s, h, x: F.pad(h.diff(dim=1), (0, 1)),
+    "its own weight": lambda s, h, x: h * s.a.weight.norm(dim=1),
+    "all of its own weights": lambda s, h, x: h * s.a.weight.norm(),
+    "its own weight, transposed": lambda s, h, x: F.relu(F.linear(h, s.a.weight.t())) @ s.a.weight.t(),
+    "how many": lambda s, h, x: h / h.numel(),
+    "one by one": lambda s, h, x: torch.stack([h[:, j] for j in range(8)], 1),
+    "unbind": lambda s, h, x: torch.stack(h.unbind(1)[::-1], 1),
+    "heads": lambda s, h, x: F.scaled_dot_product_attention(*3 * [h.view(-1, 1, 2, 4)]).reshape(-1, 8),
+    "two sigmoids": lambda s, h, x: torch.sigmoid(h) * torch.sigmoid(s.a(-x)),
+    "reciprocal": lambda s, h, x: 1 / (h + 1),
+    "0 / 0": lambda s, h, x: torch.nan_to_num(h / h),
+}
+
+
+@pytest.mark.parametrize("between", ANYTHING.values(), ids=ANYTHING)
+def test_whatever_happens_between_two_layers_is_right_or_refused(between):
+    x = batch()
+    model = variant(hidden=lambda self, x: between(self, F.relu(self.a(x)), x)).double()
+    expected = model.eval()(x.double())
+    try:
+        net = partly_off(sl.Switched(model, x.double(), switcher="free", tied=True))
+        small = sl.compact(net, x.double())
+    except (sl.SwitchError, sl.CertificateError):
+        assert torch.equal(model(x.double()), expected)
+        return
+    for other in (batch(99, seed=2), 30 * batch(3, seed=3), torch.zeros(1, 6)):
+        same(net, small.model, other.double(), tolerance=1e-9)
+
+
 # -------- refused, in words
 
 def locked(model):
