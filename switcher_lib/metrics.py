@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from switcher_lib.layers import AFFINE_MODULES, TRANSPOSED_MODULES, Conv, Transposed
 from switcher_lib.wiring import untouched
 
-COUNTED = AFFINE_MODULES
 Name = TypeVar("Name")
 Counted = nn.Linear | Conv | Transposed
 
@@ -62,7 +61,7 @@ def count_nonzero_parameters(model: nn.Module) -> int:
 
 def _weights(model: nn.Module) -> list[Tensor]:
     """Return the weights of the Linear and Conv layers, each once."""
-    return list(dict.fromkeys(m.weight for m in model.modules() if isinstance(m, COUNTED)))
+    return list(dict.fromkeys(m.weight for m in model.modules() if isinstance(m, AFFINE_MODULES)))
 
 
 def macs_per_weight(model: nn.Module, example: Tensor) -> dict[str, int]:
@@ -101,7 +100,7 @@ def _places(model: nn.Module, example: Tensor) -> list[tuple[Counted, int]]:
         calls.append((module, -(-numbers.numel() // (module.weight.shape[0] * len(batch)))))
 
     for module in model.modules():
-        if isinstance(module, COUNTED):
+        if isinstance(module, AFFINE_MODULES):
             hooks.append(module.register_forward_hook(count))
     try:
         with untouched(model), torch.no_grad():

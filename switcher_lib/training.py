@@ -19,7 +19,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 from switcher_lib.data import AUGMENTATIONS, Augment, Data, Split
 from switcher_lib.errors import DataError, TrainingStopped, unknown_name
-from switcher_lib.metrics import COUNTED
+from switcher_lib.layers import AFFINE_MODULES
 from switcher_lib.precision import PRECISIONS, Precision, choose, computing_in
 from switcher_lib.progress import progress_bar
 from switcher_lib.switched import LossFn, Switched, evaluating
@@ -141,7 +141,7 @@ def keep_zeros(model: Network) -> Network:
         The same model.
     """
     for module in model.modules():
-        if isinstance(module, COUNTED) and not (module.weight != 0).all():
+        if isinstance(module, AFFINE_MODULES) and not (module.weight != 0).all():
             module.weight.register_hook(partial(torch.mul, (module.weight.detach() != 0).to(module.weight.dtype)))
     return model
 

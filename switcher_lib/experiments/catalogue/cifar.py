@@ -1,8 +1,8 @@
 """CIFAR-10: larger networks against their own dense baselines.
 
 On one core with instructions for bfloat16 an epoch of ResNet-20 takes about a minute and a half, one of MobileNet more than three,
-one of VGG-16-BN seven; without them six, three and thirty-five. So few epochs must do, for dense too: all searches of a seed start from one network that has been trained for a short
-while, look for at most an epoch, and leave the other epochs to what is left.
+one of VGG-16-BN seven; without them six, three and thirty-five. So few epochs must do, for dense too: all searches of a seed start
+from one network that has been trained for a short while, look for at most an epoch, and leave the other epochs to what is left.
 """
 
 from dataclasses import replace
