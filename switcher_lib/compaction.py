@@ -25,14 +25,15 @@ from torch.overrides import TorchFunctionMode
 
 from switcher_lib.errors import CertificateError, SwitchError, SwitchWarning
 from switcher_lib.layers import (
-    AFFINE_MODULES, CONV_MODULES, TRANSPOSED_MODULES, SelectLinear, affine, everywhere, uniform, weight_dims, weights_apart,
+    AFFINE_MODULES, CONV_MODULES, TRANSPOSED_MODULES, SelectLinear, affine, everywhere, neuron_dim, uniform, weight_dims,
+    weights_apart,
 )
 from switcher_lib.metrics import count_parameters
 from switcher_lib.sites import tied_sites
 from switcher_lib.switched import Switched, evaluating
 from switcher_lib.wiring import (
-    CHANNEL_NORM_MODULES, INPUT, NORM_MODULES, Tracer, check_model_and_example, computed_parameter, detached_copy, is_hooked,
-    shared_parameters, trace, untouched,
+    CHANNEL_NORM_MODULES, INPUT, NORM_MODULES, Tracer, check_model_and_example, computed_parameter, detached_copy,
+    differs_in_training, is_hooked, shared_parameters, trace, untouched,
 )
 
 FORMAT = "switcher_lib compact 1"
@@ -116,7 +117,7 @@ class Compacted:
             The file. :func:`load_compact` reads it back.
         """
         path = Path(path)
-        groups = {name: module.groups for name, module in self.model.named_modules() if getattr(module, "groups", 1) > 1}
+        groups = {name: module.groups for name, module in _convolutions(self.model).items() if module.groups > 1}
         meta = {"format": FORMAT, "class": type(self.model).__name__, "groups": json.dumps(groups),
                 "original": json.dumps(self.original)}
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -278,7 +279,7 @@ def _unfoldable(node, before, graph, modules, shared):
         if is_hooked(module):
             return f"{path} has a hook, or a forward() of its own"
     if before.target in shared:
-        return f"{before.target} shares its {shared[before.target]} with another module"
+        return f"{before.target} shares its {' and '.join(shared[before.target])} with another module"
     read = {n.target.rpartition(".")[0] for n in graph.nodes if n.op == "get_attr"}
     if before.target in read or node.target in read:
         return f"the parameters of {before.target} or its own are read elsewhere"
@@ -316,9 +317,9 @@ def compact(net: nn.Module, example: Tensor, *, optimizer: torch.optim.Optimizer
     """Fold a switched network and remove every neuron that provably does not matter.
 
     A neuron goes if (a) what its readers see of it is always 0, or (b) every reader multiplies it by 0, or (c) it is
-    constant and each reader's bias can absorb it. One removal can free another: this runs to a fixpoint. Before that, two
-    random choices of neurons are removed from a copy, wherever the network could be switched: a network never seen before is
-    not trusted until it has come through that.
+    constant and each reader's bias can absorb it. One removal can free another: this runs to a fixpoint. Before that,
+    random neurons are removed from a copy, wherever the network could be switched, and then others, so that each has gone
+    once: a network never seen before is not trusted until it has come through that.
 
     Parameters
     ----------
@@ -353,9 +354,12 @@ def compact(net: nn.Module, example: Tensor, *, optimizer: torch.optim.Optimizer
     Warns
     -----
     SwitchWarning
-        If a layer has no neuron left; one is kept.
+        If a layer has no neuron left, one is kept. If a plain network's ``forward()`` goes another way in train mode: what is
+        removed, and the certificate, are about eval mode (for a switched network this was said when it was switched).
     """
     _check_arguments(net, example, optimizer, tolerance)
+    if not isinstance(net, Switched) and (difference := differs_in_training(net)):
+        warnings.warn(f"{difference}. What is removed, and the certificate, are about eval mode.", SwitchWarning, stacklevel=2)
     folded = (fold(net) if isinstance(net, Switched) else detached_copy(net)).eval()
     exact, here = detached_copy(folded).cpu().double(), example.cpu()    # not every device has float64
     try:
@@ -478,22 +482,20 @@ def _put(model, name, tensor):
     setattr(owner, attribute, nn.Parameter(tensor, getattr(owner, attribute).requires_grad))
 
 
-def _rehearse(exact, wiring, example, masks=2, off=0.3):
-    """Remove random neurons from a float64 copy first, everywhere where the network could be switched.
+def _rehearse(exact, wiring, example):
+    """Remove random neurons from a float64 copy first, everywhere where the network could be switched; then others.
 
     Which neurons are off now need not show every fault in what was found out about a network that was never seen before.
     """
-    sites, inputs = tied_sites(wiring), _doubled(_inputs(example, 1))
+    sites, inputs, generator = tied_sites(wiring), _doubled(_inputs(example, 1)), torch.Generator().manual_seed(0)
+    drawn = [_two_choices(site.size, generator) for site in sites]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SwitchWarning)    # of the network itself they have been, or will be, said once
-        for seed in range(masks if sites else 0):
-            generator, trial = torch.Generator().manual_seed(seed), _over_the_same_tensors(exact)
+        for choice in zip(*drawn):
+            trial = _over_the_same_tensors(exact)
             params = whole = {name: p.detach() for name, p in exact.named_parameters()}
-            for site in sites:
-                s = 0.5 + torch.rand(site.size, generator=generator, dtype=torch.float64)
-                s[torch.rand(site.size, generator=generator) < off] = 0
-                s[torch.randint(site.size, (1,), generator=generator)] = 1
-                params = site.scale(params, s)
+            for site, on in zip(sites, choice):
+                params = site.scale(params, on * (0.5 + torch.rand(site.size, generator=generator, dtype=torch.float64)))
             for name in [name for name in params if params[name] is not whole[name]]:
                 _put(trial, name, params[name])
             told = _traced(trial, inputs)
@@ -503,6 +505,16 @@ def _rehearse(exact, wiring, example, masks=2, off=0.3):
                 raise CertificateError(
                     f"{type(exact).__name__} cannot be compacted: with random neurons off, removing them changed the outputs by "
                     f"{error:.1e} of their size. What its forward() does is not what was found out about it. Nothing was changed.")
+
+
+def _two_choices(size, generator):
+    """Draw which half of some neurons stays, and then the other half: each neuron goes once, unless it is alone.
+
+    The later one stands, the likelier it goes first: so a forward() that halves its channels loses different numbers of them.
+    """
+    order = (torch.rand(size, generator=generator) + torch.linspace(0, 1, size)).argsort()
+    first, second = order[:(size + 1) // 2], order[(size + 1) // 2:] if size > 1 else order
+    return [torch.zeros(size).index_fill(0, on, 1).double() for on in (first, second)]
 
 
 class _Plan:
@@ -527,7 +539,7 @@ class _Plan:
         count = 1 + max((int(p.labels.max()) for p in self.wiring.producers.values()), default=0)
         seen, varies, not_zero = torch.zeros(3, count, dtype=torch.bool)
         for read, roots in self.roots.items():
-            const = read.const[:1].movedim(-1 if isinstance(self.modules[read.path], nn.Linear) else 1, 0).flatten(1)
+            const = read.const[:1].movedim(neuron_dim(self.modules[read.path]), 0).flatten(1)
             for which, true in ((seen, roots > 0), (varies, const.isnan().any(1)), (not_zero, (const != 0).any(1))):
                 which[roots[true & (roots > 0)]] = True
         self.is_constant, self.is_zero = seen & ~varies, seen & ~not_zero
@@ -587,7 +599,7 @@ class _Plan:
         places = [(read, at) for read, roots in self.roots.items() if len(at := torch.nonzero(roots == label)[:, 0])]
         for read, at in places:
             module = self.modules[read.path]
-            dim = -1 if isinstance(module, nn.Linear) else 1
+            dim = neuron_dim(module)
             const = read.const[:1].index_select(dim, at)
             values.append(const)
             if (const == 0).all():
@@ -621,7 +633,7 @@ class _Plan:
             if not self._on(producer.labels, off).any():
                 first = int(self.wiring.root(producer.labels)[0])
                 warnings.warn(f"{path}: all {len(producer.labels)} neurons are off; one is kept so that the layer exists.",
-                              SwitchWarning, stacklevel=5)
+                              SwitchWarning, stacklevel=6)
                 self.stuck[first] = "kept: the last neuron of its layer"
                 self.reason.pop(first)
                 self.constant.pop(first, None)
@@ -635,7 +647,7 @@ class _Plan:
             self.keep[name, dim] = torch.nonzero(self._on(labels, off))[:, 0]
         for path, read in self.reads.items():
             module = self.modules[path]
-            single = bool((read.labels == INPUT).all()) or read.flattened or isinstance(module, SelectLinear)
+            single = read.of_input or read.flattened or isinstance(module, SelectLinear)
             if isinstance(module, nn.Linear) and single:
                 self._select_features(path, read, module, off)
 
@@ -882,11 +894,15 @@ def load_compact(path: str | os.PathLike[str], into: Callable[[], nn.Module]) ->
     _fill(model, tensors, str(path), meta.get("class"))
     _check_original(shapes, json.loads(meta.get("original", "{}")), str(path))
     groups = json.loads(meta["groups"])
-    for name, count in groups.items():
-        model.get_submodule(name).groups = count
+    for name, module in _convolutions(model).items():
+        module.groups = groups.get(name, 1)    # one group is what is left of a depthwise convolution that lost all but one channel
     for module in model.modules():
         _set_sizes(module)
     return model.eval()
+
+
+def _convolutions(model):
+    return {name: module for name, module in model.named_modules() if isinstance(module, (*CONV_MODULES, *TRANSPOSED_MODULES))}
 
 
 def _check_original(shapes, original, path):
@@ -903,8 +919,8 @@ def _check_original(shapes, original, path):
 
 def _fill(model, tensors, path, kind):
     """Put tensors into a freshly made model, letting its layers shrink; nothing is changed where they do not fit."""
-    index = {name.removesuffix(".index"): t for name, t in tensors.items() if name.endswith(".index")}
     wanted = dict(model.state_dict())
+    index = {name.removesuffix(".index"): t for name, t in tensors.items() if name.endswith(".index") and name not in wanted}
     rest = {name: t for name, t in tensors.items() if name.removesuffix(".index") not in index or not name.endswith(".index")}
     wrong = sorted(set(wanted) ^ set(rest))
     wrong += [name for name in set(wanted) & set(rest) if rest[name].ndim != wanted[name].ndim

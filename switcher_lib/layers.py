@@ -23,6 +23,11 @@ def weight_dims(module: nn.Module) -> tuple[int, int]:
     return (1, 0) if isinstance(module, TRANSPOSED_MODULES) else (0, 1)
 
 
+def neuron_dim(module: nn.Module) -> int:
+    """Return along which dimension of a Linear or Conv layer's inputs and outputs the neurons lie."""
+    return -1 if isinstance(module, nn.Linear) else 1
+
+
 def weights_apart(module: nn.Linear | Conv | Transposed) -> Tensor:
     """Return where a layer has a weight other than 0: bool of shape (neurons, inputs of a group)."""
     weight = module.weight.detach().movedim(weight_dims(module), (0, 1))
@@ -50,7 +55,7 @@ def constant_output(module: nn.Linear | Conv | Transposed, const: Tensor) -> Ten
         A batch of the layer's outputs, NaN where they are not constant.
     """
     weight, reads = module.weight.detach().double(), weights_apart(module)
-    dim, groups = -1 if isinstance(module, nn.Linear) else 1, getattr(module, "groups", 1)
+    dim, groups = neuron_dim(module), getattr(module, "groups", 1)
     transposed = isinstance(module, TRANSPOSED_MODULES)
     each = const if dim == -1 or nowhere_known(const) else uniform(const)
     parts = each.movedim(dim, 0).flatten(1)[:, :1 if nowhere_known(const) else None]

@@ -95,13 +95,14 @@ def _places(model: nn.Module, example: Tensor) -> list[tuple[Counted, int]]:
     """
     calls, hooks, batch = [], [], example[:2].clone()
 
-    def count(module, inputs, output):
-        numbers = inputs[0] if isinstance(module, TRANSPOSED_MODULES) else output    # each of these is one kernel's, or row's
+    def count(module, args, kwargs, output):
+        inputs = args[0] if args else kwargs["input"]
+        numbers = inputs if isinstance(module, TRANSPOSED_MODULES) else output    # each of these is one kernel's, or row's
         calls.append((module, -(-numbers.numel() // (module.weight.shape[0] * len(batch)))))
 
     for module in model.modules():
         if isinstance(module, AFFINE_MODULES):
-            hooks.append(module.register_forward_hook(count))
+            hooks.append(module.register_forward_hook(count, with_kwargs=True))
     try:
         with untouched(model), torch.no_grad():
             model.eval()(batch)

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from switcher_lib.errors import unknown_name
+
 Precision = Literal["float32", "bfloat16", "auto"]
 PRECISIONS = ("float32", "bfloat16")    # what a machine computes in; an experiment names one of them
 IN_BFLOAT16 = ("avx512_bf16", "amx_bf16")    # instructions of x86 processors
@@ -75,7 +77,14 @@ def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
         As :func:`choose` reads it.
     device : torch.device
         Where.
+
+    Raises
+    ------
+    ValueError
+        If there is no such precision.
     """
+    if precision not in (*PRECISIONS, "auto"):
+        raise unknown_name("precision", precision, (*PRECISIONS, "auto"), "precision")
     precision = choose(precision, device)
     rounded = precision == "bfloat16" and _quick(device) is False
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from switcher_lib.errors import SwitchError, SwitchWarning
 from switcher_lib.layers import AFFINE_MODULES, CONV_MODULES, weight_dims
-from switcher_lib.wiring import Wiring, shared_parameters, trace
+from switcher_lib.wiring import Wiring, differs_in_training, shared_parameters, trace
 
 __all__ = ["Axis", "Connections", "Site", "find_connections", "find_sites", "trace"]
 
@@ -326,7 +326,7 @@ def find_connections(model: nn.Module, *, convolutions: bool = False,
             refused[path] = "skipped on request"
         elif weight is None:
             refused[path] = f"the weight of {path} is computed, not a parameter"
-        elif shared.get(path) == "weight":
+        elif "weight" in shared.get(path, ()):
             refused[path] = f"the weight of {path} belongs to another module too, where it would be scaled as well"
         else:
             name = f"{path}.weight" if path else "weight"
@@ -375,11 +375,27 @@ def find_sites(model: nn.Module, example: Tensor, *, face: Literal["incoming", "
         If ``face`` or ``skip`` names something that is not there.
     SwitchError
         If the model cannot be traced, or nothing in it can be switched.
+
+    Warns
+    -----
+    SwitchWarning
+        If neurons stay unswitched that could be with another activation, or if ``forward()`` goes another way in train mode.
     """
+    sites, refused, warned = sites_and_warnings(model, example, face, switch_inputs, switch_flattened, tied, skip)
+    for said in warned:
+        warnings.warn(said, SwitchWarning, stacklevel=2)
+    return sites, refused
+
+
+def sites_and_warnings(model: nn.Module, example: Tensor, face: Literal["incoming", "outgoing"], switch_inputs: bool, switch_flattened: bool,
+                       tied: bool, skip: Collection[str]) -> tuple[list[Site], dict[str, str], list[str]]:
+    """Find where a model can be switched, as :func:`find_sites` does, and return what the caller is to warn of besides."""
     if face not in ("incoming", "outgoing"):
         raise ValueError(f"face={face!r} is not a face. Known: incoming, outgoing.")
     paths = _check_skip(model, skip)
     wiring = trace(model, example)
+    difference = differs_in_training(model)
+    warned = [f"{difference}. Sites, and what compact() removes, are right for eval mode; make sure of train mode yourself."] * bool(difference)
     sites: list[Site] = []
     refused: dict[str, str] = {}
     for read in wiring.reads:
@@ -401,7 +417,7 @@ def find_sites(model: nn.Module, example: Tensor, *, face: Literal["incoming", "
         else:
             refused |= dict.fromkeys(writers, reason)
             if advice:
-                warnings.warn(f"{reason}: {advice} (net.refused); skip=[{writers[0]!r}] silences this.", SwitchWarning, stacklevel=3)
+                warned.append(f"{reason}: {advice} (net.refused); skip=[{writers[0]!r}] silences this.")
     order = {path: i for i, path in enumerate(paths)}
     sites.sort(key=lambda site: order[site.path] - (site.kind == "feature") * 0.5)
     for path, labels in wiring.through.items():    # a grouped convolution is switched with the neurons that it hands on
@@ -415,7 +431,7 @@ def find_sites(model: nn.Module, example: Tensor, *, face: Literal["incoming", "
         single = isinstance(model, AFFINE_MODULES)
         why = why or ("It is a single layer, and its outputs are its own" if single else "It has no Linear or Conv layer")
         raise SwitchError(f"nothing in {type(model).__name__} can be switched. {why}.")
-    return sites, refused
+    return sites, refused, warned
 
 
 def tied_sites(wiring: Wiring) -> list[Site]:
@@ -458,7 +474,7 @@ def _check_skip(model: nn.Module, skip: Collection[str]) -> dict[str, nn.Module]
     if isinstance(skip, str) or not isinstance(skip, Collection):
         raise ValueError(f"skip={skip!r} must be a list of paths of modules, such as [{str(skip)!r}].")
     for path in skip:
-        if path not in paths:
+        if not path or path not in paths:
             raise ValueError(f"skip names {path!r}, which is no module of the model. Its modules: "
                              f"{', '.join(p for p in paths if p)}.")
     return paths

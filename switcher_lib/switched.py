@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,9 @@ from torch.func import functional_call
 from switcher_lib import metrics, switchers
 from switcher_lib.errors import SwitchError, SwitchWarning, unknown_name
 from switcher_lib.gates import GateLike
-from switcher_lib.sites import Connections, Site, count_on, find_connections, find_sites
+from switcher_lib.sites import Connections, Site, count_on, find_connections, sites_and_warnings
 from switcher_lib.switchers import Switcher
-from switcher_lib.layers import SelectLinear
+from switcher_lib.layers import SelectLinear, lay, neuron_dim
 from switcher_lib.wiring import check_model_and_example, detached_copy
 
 
@@ -124,8 +124,9 @@ class Switched(nn.Module):
         self._weights = price_weights(price)
         self.model = model
         if level == "neuron":
-            self.sites, self.refused = find_sites(model, example, face=face, switch_inputs=switch_inputs,
-                                                  switch_flattened=switch_flattened, tied=tied, skip=skip)
+            self.sites, self.refused, warned = sites_and_warnings(model, example, face, switch_inputs, switch_flattened, tied, skip)
+            for said in warned:
+                warnings.warn(said, SwitchWarning, stacklevel=2)
         else:
             self.sites, self.refused = find_connections(model, convolutions=convolutions, skip=skip)
         try:    # of all but the numbers; better told now than after the training
@@ -246,7 +247,7 @@ class Switched(nn.Module):
         try:
             if self.level == "connection" and self.noise and self.training:
                 layers = [self.model.get_submodule(site.path) for site in self.sites]
-                hooks = [_reader(layer).register_forward_pre_hook(self._blur) for layer in layers]
+                hooks = [_on_input(layer, self._blurred) for layer in layers]
             for site in self.sites:
                 s = factors[site.key]
                 if site.key in self._at_activations:
@@ -280,19 +281,17 @@ class Switched(nn.Module):
         noise = self.noise if self.training else 0.0
 
         def scaled(h):
-            along = s if isinstance(layer, nn.Linear) else s.reshape(-1, *[1] * (h.ndim - 2))
+            along = lay(s, neuron_dim(layer), h.shape)
             if not noise:
                 return h * along
             return h * torch.addcmul(along, along, torch.randn_like(h), value=noise)    # s (1 + noise ε), then one product
 
         if site.face == "incoming":
             return layer.register_forward_hook(lambda module, inputs, output: scaled(output))
-        return _reader(layer).register_forward_pre_hook(lambda module, inputs: (scaled(inputs[0]), *inputs[1:]))
+        return _on_input(layer, scaled)
 
-    def _blur(self, layer, inputs):
-        """Multiply what a layer reads by noise."""
-        h, *others = inputs
-        return (h * torch.randn_like(h).mul_(self.noise).add_(1), *others)
+    def _blurred(self, h):
+        return h * torch.randn_like(h).mul_(self.noise).add_(1)
 
     def _running_factors(self):
         if not self.training or self.flow:
@@ -444,6 +443,8 @@ class Switched(nn.Module):
         for key, s in factors.items():
             if key not in keys:
                 raise unknown_name("factors", key, keys, "site")
+            if not isinstance(s, Tensor):
+                raise ValueError(f"factors[{key!r}] is a {type(s).__name__}; it must be a tensor of the site's shape.")
             if s.isnan().any():
                 raise ValueError(f"factors[{key!r}] has entries that are NaN; a factor is a number.")
         self.scale(self.params(), factors)    # raises where a key or a length is wrong
@@ -452,8 +453,8 @@ class Switched(nn.Module):
 
     def hold_ones(self) -> None:
         """Fix all factors at 1: the task network as if it were alone."""
-        device = next(self.model.parameters()).device
-        self.hold({site.key: torch.ones(site.shape, device=device) for site in self.sites})
+        like = next(p for p in self.model.parameters() if p.is_floating_point())
+        self.hold({site.key: like.new_ones(site.shape) for site in self.sites})
 
     def freeze(self) -> None:
         """Fix the factors at what they are now, in eval mode: the structure is found."""
@@ -474,6 +475,12 @@ class Switched(nn.Module):
             parameters=(int(self.count(ones)), int(self.count(on).round())),
             macs=(int(self.count(ones, macs=True)), int(self.count(on, macs=True).round())),
         )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Self:
+        """Take factors that are held along to another device or type."""
+        super()._apply(fn, *args, **kwargs)
+        self.held, self._stale = (factors and {key: fn(s) for key, s in factors.items()} for factors in (self.held, self._stale))
+        return self
 
     def get_extra_state(self) -> dict[str, Any]:
         """Return what a checkpoint needs besides parameters and buffers."""
@@ -520,9 +527,16 @@ class evaluating:
             module.training = mode
 
 
-def _reader(layer):
-    """The module whose input is what a layer reads; more may arrive at a SelectLinear."""
-    return layer.chosen if isinstance(layer, SelectLinear) else layer
+def _on_input(layer, change):
+    """Register a hook that changes what a layer reads, whether it is called as layer(x) or as layer(input=x)."""
+
+    def hook(module, args, kwargs):
+        if args:
+            return (change(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "input": change(kwargs["input"])}
+
+    reader = layer.chosen if isinstance(layer, SelectLinear) else layer    # more may arrive at a SelectLinear than it reads
+    return reader.register_forward_pre_hook(hook, with_kwargs=True)
 
 
 def _buffer_copies(module):

@@ -141,7 +141,7 @@ def keep_zeros(model: Network) -> Network:
         The same model.
     """
     for module in model.modules():
-        if isinstance(module, AFFINE_MODULES) and not (module.weight != 0).all():
+        if isinstance(module, AFFINE_MODULES) and module.weight.requires_grad and not (module.weight != 0).all():
             module.weight.register_hook(partial(torch.mul, (module.weight.detach() != 0).to(module.weight.dtype)))
     return model
 
@@ -270,13 +270,14 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
     warmup : int, default 0
         Epochs of the task network alone first, with all factors at 1; in [0, epochs].
     freeze : float, default 0.0
-        Fraction of the epochs, at the end, in which the factors are fixed and the task network goes on; in [0, 1).
+        Fraction of the epochs, at the end, in which the factors are fixed and the task network goes on; in [0, 1). Rounded to
+        whole epochs, and at least one.
     cost : float or callable, default 0.0
         Weight λ of the cost term in the switcher's loss, at least 0; or a function from progress in [0, 1] to λ.
     stop_at : int, optional
         Number of parameters (of MACs, or a weighted sum of both, where that is the net's ``price``). The run ends at the
         first check that finds at most that many left; the last record is then of a part of an epoch. For a search that
-        compaction and fine-tuning will follow.
+        compaction and fine-tuning will follow; a plain network never gets there.
     check_every : int, default 50
         Task steps, at least 1, between two checks: whether ``stop_at`` is reached, and whether training still makes
         sense. Where many go off at once, a smaller number keeps a search from running past its goal.
@@ -299,7 +300,9 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
     seed : int, default 0
         Seed of the batches' order, of augmentation, noise and dropout. PyTorch's global generator is left as it was.
     checkpoint : str or Path, optional
-        File to write after every epoch. If it is there, the run goes on from it and ends as if never interrupted.
+        File to write after every epoch. If it is there, the run goes on from it and ends as if never interrupted. A file of
+        another model, or of a run with other settings, is refused; only functions (``loss_fn``, a ``cost`` or ``schedule`` of
+        one's own) cannot be told from each other.
     progress : bool, default True
         Whether to show a progress bar; ``TQDM_DISABLE=1`` in the environment silences all.
 
@@ -314,6 +317,8 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
         If an argument is out of its range, or the checkpoint belongs to another model or another run.
     TypeError
         If ``net`` is a wrapper around a switched network, or what should be a function is none.
+    DataError
+        If there are no training examples.
     TrainingStopped
         If the loss is no longer finite, or all neurons of a site are switched off; the message says what to change.
 
@@ -323,105 +328,50 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
     steps between single batches, the cost term and freezing are ours.
     """
     split, validation = (data.train, data.validation) if isinstance(data, Data) else (data, None)
-    _check(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, cost=cost, stop_at=stop_at,
-           check_every=check_every)
     if len(split) == 0:
         raise DataError("data has no training examples.")
-    if isinstance(schedule, str) and schedule not in SCHEDULES:
-        raise unknown_name("schedule", schedule, SCHEDULES, "schedule")
+    _check(epochs, batch_size, every, warmup, freeze, cost, stop_at, check_every, seed)
+    _check_net(net, epochs, freeze)
+    _check_functions(schedule=schedule, augment=augment, task_optimizer=task_optimizer, switcher_optimizer=switcher_optimizer)
     if precision not in (*PRECISIONS, "auto"):
         raise unknown_name("precision", precision, (*PRECISIONS, "auto"), "precision")
     precision = choose(precision, split.images.device)
-    if isinstance(augment, str) and augment not in AUGMENTATIONS:
-        raise unknown_name("augment", augment, AUGMENTATIONS, "way to augment")
-    for name, value, wanted in (("schedule", schedule, "progress in [0, 1] to a factor"),
-                                ("augment", augment, "images and a generator to images"),
-                                ("task_optimizer", task_optimizer, "parameters to an optimizer"),
-                                ("switcher_optimizer", switcher_optimizer, "parameters to an optimizer")):
-        if value is not None and not isinstance(value, str) and not callable(value):
-            raise TypeError(f"{name} is a {type(value).__name__}; it must be a function from {wanted}.")
-    rate = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
-    change = AUGMENTATIONS[augment] if isinstance(augment, str) else augment
-    weight = cost if callable(cost) else lambda t: cost
     switched = net if isinstance(net, Switched) else None
-    if not switched and any(isinstance(module, Switched) for module in net.modules()):
-        raise TypeError(f"net is a {type(net).__name__} around a switched network, whose two networks it would train as one. "
-                        "Give the switched network itself; for several processes use task_step and switcher_step in your own loop.")
-    if switched and freeze and switched.switcher.end > 1 - freeze:
-        raise ValueError(f"freeze={freeze} fixes the structure at progress {1 - freeze:g}, before the switcher has made its last cut "
-                         f"(end={switched.switcher.end}). Lower one of them.")
-    task_model = switched.model if switched else net
-    task = (task_optimizer or partial(SGD, lr=0.05, momentum=0.9, weight_decay=1e-4))(task_model.parameters())
+    task = (task_optimizer or partial(SGD, lr=0.05, momentum=0.9, weight_decay=1e-4))((switched.model if switched else net).parameters())
     switch = (switcher_optimizer or partial(Adam, lr=1e-3, fused=True))(
         switched.switcher.parameters()) if switched and switched.switcher.learns else None
-    first_rates = [group["lr"] for group in task.param_groups]
-    casting = partial(computing_in, precision, split.images.device)
-    run = _Run(net, {"task": task, "switcher": switch}, History(), checkpoint,
-               dict(epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, seed=seed,
-                    stop_at=stop_at, check_every=check_every, cost=None if callable(cost) else cost, examples=len(split),
-                    **({"precision": precision} if precision != "float32" else {}),    # older checkpoints have neither
-                    **({"augment": augment} if isinstance(augment, str) else {})))
+    settings: dict[str, Any] = dict(
+        epochs=epochs, batch_size=batch_size, every=every, warmup=warmup, freeze=freeze, seed=seed, stop_at=stop_at,
+        check_every=check_every, cost=None if callable(cost) else cost, examples=len(split),
+        **({"precision": precision} if precision != "float32" else {}),    # older checkpoints have neither
+        **({"augment": augment} if isinstance(augment, str) else {}))
     if switched:
         plain = {name: value for name, value in vars(switched.switcher).items()
                  if isinstance(value, (int, float, str)) and name != "training"}
-        run.settings |= dict(refresh=switched.refresh, flow=switched.flow, noise=switched.noise, price=switched.price,
-                             switcher=plain)
-    start = run.resume()
-    history = run.history
-    frozen_from = round(epochs * (1 - freeze))
-    steps_per_epoch = math.ceil(len(split) / batch_size)
-    seconds = history.last["seconds"] if start else 0.0
-    switcher_steps = history.last["switcher_steps"] if start else 0
+        settings |= dict(refresh=switched.refresh, flow=switched.flow, noise=switched.noise, price=switched.price, switcher=plain)
+    history = History()
+    saved = _Checkpoint(net, {"task": task, "switcher": switch}, history, checkpoint, settings,
+                        schedule if isinstance(schedule, str) else None)
+    training = _Epochs(net, split, epochs, batch_size, every, cost if callable(cost) else lambda t: cost, task, switch,
+                       SCHEDULES[schedule] if isinstance(schedule, str) else schedule, loss_fn,
+                       AUGMENTATIONS[augment] if isinstance(augment, str) else augment, precision, stop_at, check_every, progress)
+    start = saved.resume()
+    seconds, switcher_steps = (history.last["seconds"], history.last["switcher_steps"]) if start else (0.0, 0)
 
     with torch.random.fork_rng(devices=[]):
         for epoch in range(start, epochs):
             torch.manual_seed(seed * 1_000_003 + epoch)
             order = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-            if switched and epoch == 0 and warmup:
-                switched.hold_ones()
-            if switched and epoch == warmup and warmup:
-                switched.release()
-            if switched and epoch == frozen_from and freeze:
+            if switched and warmup and epoch in (0, warmup):
+                switched.hold_ones() if epoch == 0 else switched.release()
+            if switched and freeze and epoch == _frozen_from(epochs, freeze):
                 switched.freeze()
-            turns = switch if switched and switched.held is None else None    # the switcher's optimizer, while there are turns
-            task_losses, switcher_losses, reached = [], [], False
             began = time.perf_counter()
-            net.train()
-            bar = progress_bar(steps_per_epoch, f"epoch {epoch + 1}/{epochs}", progress)
-            for i, (x, y) in enumerate(split.batches(batch_size, generator=order, augment=change)):
-                t = (epoch + i / steps_per_epoch) / epochs
-                for group, lr in zip(task.param_groups, first_rates):
-                    group["lr"] = lr * rate(t)
-                with casting():
-                    if turns and every == "joint":
-                        switcher_losses.append(joint_step(net, x, y, task, turns, loss_fn, weight(t)))
-                        task_losses.append(switcher_losses[-1])
-                    elif switched:
-                        task_losses.append(task_step(net, x, y, task, loss_fn))
-                    else:
-                        task_losses.append(_descend(loss_fn(net(x), y), task))
-                    if turns and isinstance(every, int) and (epoch * steps_per_epoch + i + 1) % every == 0:
-                        switcher_losses.append(switcher_step(net, x, y, turns, loss_fn, weight(t)))
-                if switched:
-                    switched.switcher.after_step(switched, (epoch + (i + 1) / steps_per_epoch) / epochs)
-                if i % check_every == 0 or i == steps_per_epoch - 1:
-                    _stop_if_hopeless(net, [*task_losses[-check_every:], *switcher_losses[-check_every:]], epoch, i, partial(weight, t))
-                    reached = switched is not None and stop_at is not None and float(switched.size()) <= stop_at
-                bar.update()
-                if reached:
-                    break
-            if turns and every == "epoch" and not reached:
-                for i, (x, y) in enumerate(split.batches(batch_size, generator=order, augment=change)):
-                    with casting():
-                        switcher_losses.append(switcher_step(net, x, y, turns, loss_fn, weight((epoch + 1) / epochs)))
-                    if i % check_every == 0 or i == steps_per_epoch - 1:
-                        _stop_if_hopeless(net, switcher_losses[-check_every:], epoch, steps_per_epoch + i,
-                                          partial(weight, (epoch + 1) / epochs))
-            bar.close()
+            task_losses, switcher_losses, reached = training.run(epoch, order)
             seconds += time.perf_counter() - began
             switcher_steps += len(switcher_losses)
             record = dict(epoch=epoch + 1, task_loss=_mean(task_losses), switcher_loss=_mean(switcher_losses),
-                          task_steps=epoch * steps_per_epoch + len(task_losses), switcher_steps=switcher_steps, seconds=seconds)
+                          task_steps=epoch * training.steps + len(task_losses), switcher_steps=switcher_steps, seconds=seconds)
             if switched:
                 structure = switched.structure()
                 record |= dict(on={key: on for key, (_, on) in structure.sites.items()}, parameters=structure.parameters[1])
@@ -429,34 +379,152 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
                 result = evaluate(net, validation, loss_fn=loss_fn)
                 record |= dict(validation_loss=result.loss, validation_accuracy=result.accuracy)
             history.records.append(record)
-            run.save(epochs if reached else epoch + 1)
+            saved.save(epochs if reached else epoch + 1)
             if reached:
                 break
     return history
+
+
+@dataclass
+class _Epochs:
+    """What :func:`fit` does in an epoch: task steps, and the switcher's turns in between or behind."""
+
+    net: nn.Module
+    split: Split
+    epochs: int
+    batch_size: int
+    every: int | Literal["epoch", "joint"]
+    cost: Callable[[float], float]
+    task: Optimizer
+    switch: Optimizer | None
+    schedule: Callable[[float], float]
+    loss_fn: LossFn
+    augment: Augment | None
+    precision: Precision
+    stop_at: int | None
+    check_every: int
+    progress: bool
+
+    def __post_init__(self):
+        self.switched = self.net if isinstance(self.net, Switched) else None
+        self.steps = math.ceil(len(self.split) / self.batch_size)
+        self.rates = [group["lr"] for group in self.task.param_groups]    # at first: a checkpoint brings those of its last step
+
+    def run(self, epoch, order):
+        """Return the losses of an epoch's steps, the task network's and the switcher's, and whether ``stop_at`` was reached."""
+        turns = self.switch if self.switched and self.switched.held is None else None    # the optimizer, while there are turns
+        task_losses, switcher_losses, reached = [], [], False
+        self.net.train()
+        bar = progress_bar(self.steps, f"epoch {epoch + 1}/{self.epochs}", self.progress)
+        try:
+            for i, (x, y) in enumerate(self._batches(order)):
+                t = (epoch + i / self.steps) / self.epochs
+                for group, rate in zip(self.task.param_groups, self.rates):
+                    group["lr"] = rate * self.schedule(t)
+                with self._casting():
+                    task_loss, switcher_loss = self._step(x, y, turns, epoch * self.steps + i + 1, t)
+                task_losses.append(task_loss)
+                if switcher_loss is not None:
+                    switcher_losses.append(switcher_loss)
+                if self.switched:
+                    self.switched.switcher.after_step(self.switched, (epoch + (i + 1) / self.steps) / self.epochs)
+                if self._due(i):
+                    _stop_if_hopeless(self.net, [*task_losses[-self.check_every:], *switcher_losses[-self.check_every:]], epoch, i,
+                                      partial(self.cost, t))
+                    reached = bool(self.switched and self.stop_at is not None and float(self.switched.size()) <= self.stop_at)
+                bar.update()
+                if reached:
+                    break
+            if turns and self.every == "epoch" and not reached:
+                switcher_losses = self._switcher_epoch(epoch, order, turns)
+        finally:
+            bar.close()
+        return task_losses, switcher_losses, reached
+
+    def _step(self, x, y, turns, step, t):
+        """Take a task step, and the switcher's where it is due; return both losses, None for a step that was not taken."""
+        if turns and self.every == "joint":
+            loss = joint_step(self.net, x, y, self.task, turns, self.loss_fn, self.cost(t))
+            return loss, loss
+        if self.switched:
+            task_loss = task_step(self.net, x, y, self.task, self.loss_fn)
+        else:
+            task_loss = _descend(self.loss_fn(self.net(x), y), self.task)
+        if turns and isinstance(self.every, int) and step % self.every == 0:
+            return task_loss, switcher_step(self.net, x, y, turns, self.loss_fn, self.cost(t))
+        return task_loss, None
+
+    def _switcher_epoch(self, epoch, order, turns):
+        """Take an epoch of switcher steps and return their losses."""
+        t, losses = (epoch + 1) / self.epochs, []
+        for i, (x, y) in enumerate(self._batches(order)):
+            with self._casting():
+                losses.append(switcher_step(self.net, x, y, turns, self.loss_fn, self.cost(t)))
+            if self._due(i):
+                _stop_if_hopeless(self.net, losses[-self.check_every:], epoch, self.steps + i, partial(self.cost, t))
+        return losses
+
+    def _batches(self, order):
+        return self.split.batches(self.batch_size, generator=order, augment=self.augment)
+
+    def _casting(self):
+        return computing_in(self.precision, self.split.images.device)
+
+    def _due(self, i):
+        return i % self.check_every == 0 or i == self.steps - 1
 
 
 def _mean(losses):
     return float(torch.stack(losses).mean()) if losses else None
 
 
-def _check(epochs, batch_size, every, warmup, freeze, cost, stop_at, check_every):
+def _check(epochs, batch_size, every, warmup, freeze, cost, stop_at, check_every, seed):
     for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("warmup", warmup, 0),
-                               ("check_every", check_every, 1)):
+                               ("check_every", check_every, 1), ("seed", seed, 0)):
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
     if every not in ("epoch", "joint") and (not isinstance(every, int) or every < 1):
         raise ValueError(f"every={every!r} must be 'epoch', 'joint' or a number of task steps of at least 1.")
     if warmup > epochs:
         raise ValueError(f"warmup={warmup} must not be more than epochs={epochs}.")
-    if not 0 <= freeze < 1:
+    if not isinstance(freeze, (int, float)) or not 0 <= freeze < 1:
         raise ValueError(f"freeze={freeze!r} must be a fraction in [0, 1).")
-    if warmup > round(epochs * (1 - freeze)):
-        raise ValueError(f"warmup={warmup} and freeze={freeze} overlap: of epochs={epochs}, the last "
-                         f"{epochs - round(epochs * (1 - freeze))} are frozen. Lower one of them.")
+    frozen_from = _frozen_from(epochs, freeze)
+    if freeze and frozen_from == epochs:
+        raise ValueError(f"freeze={freeze} is less than half an epoch of epochs={epochs}: none would be frozen.")
+    if warmup > frozen_from:
+        raise ValueError(f"warmup={warmup} and freeze={freeze} overlap: of epochs={epochs}, the last {epochs - frozen_from} are "
+                         "frozen. Lower one of them.")
     if stop_at is not None and (not isinstance(stop_at, int) or stop_at < 1):
-        raise ValueError(f"stop_at={stop_at!r} must be None or a number of parameters of at least 1.")
-    if not callable(cost) and not cost >= 0:
-        raise ValueError(f"cost={cost!r} must be at least 0, or a function from progress in [0, 1].")
+        raise ValueError(f"stop_at={stop_at!r} must be None or an integer of at least 1, in what the network's price counts.")
+    if not callable(cost) and (not isinstance(cost, (int, float)) or not cost >= 0):
+        raise ValueError(f"cost={cost!r} must be a number of at least 0, or a function from progress in [0, 1].")
+
+
+def _check_net(net, epochs, freeze):
+    if not isinstance(net, Switched):
+        if any(isinstance(module, Switched) for module in net.modules()):
+            raise TypeError(f"net is a {type(net).__name__} around a switched network, whose two networks it would train as one. "
+                            "Give the switched network itself; for several processes use task_step and switcher_step in your own loop.")
+    elif freeze and net.switcher.end > _frozen_from(epochs, freeze) / epochs:
+        raise ValueError(f"freeze={freeze} fixes the structure after {_frozen_from(epochs, freeze)} of epochs={epochs}, before the switcher has made its "
+                         f"last cut (at progress end={net.switcher.end}). Lower one of them.")
+
+
+def _frozen_from(epochs, freeze):
+    """The first epoch, counted from 0, in which the factors are fixed."""
+    return round(epochs * (1 - freeze))
+
+
+def _check_functions(schedule, augment, **optimizers):
+    for name, value, known, wanted in (("schedule", schedule, SCHEDULES, "progress in [0, 1] to a factor"),
+                                       ("augment", augment, AUGMENTATIONS, "images and a generator to images"),
+                                       *((name, make, {}, "parameters to an optimizer") for name, make in optimizers.items())):
+        if isinstance(value, str) and known:
+            if value not in known:
+                raise unknown_name(name, value, known, "schedule" if name == "schedule" else "way to augment")
+        elif value is not None and not callable(value):
+            raise TypeError(f"{name} is a {type(value).__name__}; it must be a function from {wanted}.")
 
 
 def _stop_if_hopeless(net, losses, epoch, step, cost):
@@ -485,14 +553,24 @@ def _all_off(net, factors):
 
 
 @dataclass
-class _Run:
-    """A training run that can be left and taken up again."""
+class _Checkpoint:
+    """A training run's file: the run can be left, and taken up again."""
 
-    net: torch.nn.Module
+    net: nn.Module
     optimizers: dict[str, Optimizer | None]
     history: History
     path: str | PathLike[str] | None
     settings: dict[str, Any]
+    schedule: str | None    # None: a function, which cannot be told from another
+
+    def __post_init__(self):
+        self.course = {} if self.schedule is None else {"schedule": self.schedule}
+        for name, optimizer in self.optimizers.items():
+            if optimizer:
+                self.course[f"{name}_optimizer"] = type(optimizer).__name__
+                for i, group in enumerate(optimizer.param_groups):
+                    self.course |= {f"{name}_optimizer, group {i}, {key}": repr(value) for key, value in group.items()
+                                    if isinstance(value, (int, float, str, tuple))}
 
     @property
     def _fingerprint(self):
@@ -506,16 +584,19 @@ class _Run:
         path = Path(self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        torch.save(dict(fingerprint=self._fingerprint, settings=self.settings, epochs_done=epochs_done,
-                        net=self.net.state_dict(), records=self.history.records,
-                        optimizers={k: o.state_dict() for k, o in self.optimizers.items() if o}), part)
-        os.replace(part, path)    # a killed run leaves the last whole checkpoint
+        try:
+            torch.save(dict(fingerprint=self._fingerprint, settings=self.settings, course=self.course, epochs_done=epochs_done,
+                            net=self.net.state_dict(), records=self.history.records,
+                            optimizers={k: o.state_dict() for k, o in self.optimizers.items() if o}), part)
+            os.replace(part, path)    # a killed run leaves the last whole checkpoint
+        finally:
+            part.unlink(missing_ok=True)
 
     def resume(self):
         if self.path is None or not Path(self.path).exists():
             return 0
         try:
-            state = torch.load(self.path, weights_only=True)
+            state = torch.load(self.path, weights_only=True, map_location=next(self.net.parameters()).device)
             fingerprint = state["fingerprint"]
         except Exception as error:
             raise ValueError(f"checkpoint={str(self.path)!r} is not a readable checkpoint ({type(error).__name__}); "
@@ -523,6 +604,10 @@ class _Run:
         if fingerprint != self._fingerprint:
             raise ValueError(f"checkpoint={str(self.path)!r} belongs to another model or run (its settings: "
                              f"{state['settings']}; this run: {self.settings}). Delete it, or name another file.")
+        then = state.get("course", {})    # which older checkpoints do not have
+        for name in (name for name in self.course if name in then and then[name] != self.course[name]):
+            raise ValueError(f"checkpoint={str(self.path)!r} belongs to another run: its {name} is {then[name]}, this run's "
+                             f"{self.course[name]}. Delete it, or name another file.")
         self.net.load_state_dict(state["net"])
         for key, optimizer in self.optimizers.items():
             if optimizer:

@@ -26,7 +26,8 @@ from torch.nn import functional as F
 
 from switcher_lib.errors import SwitchError
 from switcher_lib.layers import (
-    AFFINE_MODULES, TRANSPOSED_MODULES, SelectLinear, constant_output, lay, nothing_known, nowhere_known, select, uniform, weight_dims,
+    AFFINE_MODULES, TRANSPOSED_MODULES, SelectLinear, constant_output, lay, neuron_dim, nothing_known, nowhere_known,
+    select, uniform, weight_dims,
 )
 
 __all__ = ["trace"]
@@ -34,17 +35,18 @@ __all__ = ["trace"]
 NOBODY = 0   # label of entries that belong to no neuron: sums, unknown operations
 INPUT = -1   # label of the network's own input
 
+DROPOUT_MODULES = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 POINTWISE_MODULES = (
     nn.ReLU, nn.LeakyReLU, nn.PReLU, nn.ReLU6, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish,
     nn.Hardtanh, nn.Hardsigmoid, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign, nn.Threshold, nn.Softshrink, nn.Hardshrink,
-    nn.Tanhshrink, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+    nn.Tanhshrink, nn.Identity, *DROPOUT_MODULES,
 )
+DROPOUT_NAMES = {"dropout", "dropout1d", "dropout2d", "dropout3d", "stochastic_depth"}
 POINTWISE_NAMES = {
     "relu", "relu_", "leaky_relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardtanh",
-    "hardsigmoid", "tanh", "sigmoid", "softplus", "softsign", "dropout", "dropout1d", "dropout2d", "dropout3d",
-    "softshrink", "hardshrink", "tanhshrink", "square", "log1p", "sign", "stochastic_depth", "contiguous", "clone", "detach", "abs",
-    "neg", "float",
-}
+    "hardsigmoid", "tanh", "sigmoid", "softplus", "softsign", "softshrink", "hardshrink", "tanhshrink", "square", "log1p", "sign",
+    "contiguous", "clone", "detach", "abs", "neg", "float",
+} | DROPOUT_NAMES
 BOUNDED_NAMES = {"clamp", "clamp_", "clamp_min", "clamp_max", "clip"}    # by numbers, not by tensors
 POOL_MODULES = (
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
@@ -97,6 +99,42 @@ def trace(model: nn.Module, example: Tensor) -> "Wiring":
                                   f"(it is of type {example.dtype})") from error
 
 
+def differs_in_training(model: nn.Module) -> str:
+    """Return where a model's forward() goes another way in train mode than in eval mode, as a sentence; "" where it does not.
+
+    Dropout and its like may differ: they act on each number alone. What layers do inside, such as BatchNorm, is not looked at.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network; its mode, parameters and buffers are left as they were.
+    """
+    with untouched(model):
+        evaluating = _operations(model.eval())
+        try:
+            training = _operations(model.train())
+        except SwitchError as error:
+            return f"in train mode forward() goes a way that torch.fx cannot follow ({error.__cause__})"
+    apart = (name for (name, *given), other in zip(training, evaluating) if (name, *given) != other)
+    return "" if training == evaluating else f"in train mode forward() goes another way, from {next(apart, 'its end')} on"
+
+
+def _operations(model):
+    """[(name, what is given)] of what a model's forward() does, without dropout and its like, which hand on what they read."""
+    modules, number, found = dict(model.named_modules(remove_duplicate=False)), {}, []
+    for node in Tracer().trace(model).nodes:
+        given = node.all_input_nodes
+        name = node.target if node.op == "call_module" else _name(node) if node.op.startswith("call") else node.op
+        if given and (name in DROPOUT_NAMES or isinstance(modules.get(name), DROPOUT_MODULES)):
+            number[node] = number[given[0]]
+            continue
+        number[node] = len(found)
+        options = {key: value for key, value in node.kwargs.items() if key != "training" and not key.startswith("dropout")}
+        told = node.target if node.op == "get_attr" and not node.target.startswith("_tensor_constant") else ""    # fx numbers those
+        found.append((name, told, repr(fx.map_arg((node.args, options), number.__getitem__))))
+    return found
+
+
 def check_model_and_example(model: nn.Module, example: Tensor) -> None:
     """Raise TypeError or ValueError if one of them is not what its name says."""
     if not isinstance(model, nn.Module):
@@ -111,7 +149,8 @@ def check_model_and_example(model: nn.Module, example: Tensor) -> None:
 def untouched(model: nn.Module) -> Iterator[None]:
     """Leave a model's mode, buffers and attributes as they are, whatever its forward() and torch.fx do to them in between."""
     modes = {module: module.training for module in model.modules()}
-    buffers = {buffer: buffer.clone() for buffer in model.buffers()}
+    buffers = [(module._buffers, name, buffer, buffer.clone())
+               for module in model.modules() for name, buffer in module._buffers.items() if buffer is not None]
     known = set(vars(model))
     try:
         yield
@@ -119,7 +158,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for module, mode in modes.items():
             module.training = mode
         with torch.no_grad():
-            for buffer, before in buffers.items():
+            for owner, name, buffer, before in buffers:
+                owner[name] = buffer    # a forward() may have put another tensor there
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
         for name in set(vars(model)) - known:
@@ -281,8 +321,8 @@ class Wiring:
     def __init__(self, model: nn.Module, graph: fx.Graph, example: Tensor) -> None:
         self.modules = dict(model.named_modules())
         self.order = {path: i for i, path in enumerate(self.modules)}
-        self.buffers = {f"{path}.{name}" for path, module in self.modules.items() for name, _ in module.named_buffers(recurse=False)}
-        self._tensors = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+        self.buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+        self._tensors = {*self.buffers, *(name for name, _ in model.named_parameters())}
         self.producers: dict[str, Producer] = {}
         self.reads: list[Read] = []
         self.axes: dict[tuple[str, int], Tensor] = {}
@@ -405,7 +445,7 @@ class Wiring:
                 if not left[used]:
                     del results[used]
         for pieces, dim, reason in self._cut:    # only now is known what is tied to what
-            found = [self._found(self._across(piece, dim)) for piece in pieces]
+            found = [self._found(_across(piece.label, dim)) for piece in pieces]
             if found[0] is None or any(one != found[0] for one in found):
                 self._fix(pieces, reason)
         for (name, _), labels in self.axes.items():
@@ -465,7 +505,7 @@ class Wiring:
         return result
 
     def _neurons_along(self, x, dim):
-        return {label for label in x.label.unique().tolist() if label > 0} if _varies(x.label, dim) else set()
+        return {label for label in self._labels_in(x) if label > 0} if _varies(x.label, dim) else set()
 
     def _inside_opaque(self, path):
         return any(path.startswith(f"{other}.") for other in self.opaque)
@@ -494,7 +534,7 @@ class Wiring:
     def _module(self, module, args, kwargs, path):
         shared = self._shared.get(path)
         if shared:
-            return self._unknown(module, args, kwargs, f"{path} shares {shared} with another module", path)
+            return self._unknown(module, args, kwargs, f"{path} shares {' and '.join(shared)} with another module", path)
         if is_hooked(module):
             return self._unknown(module, args, kwargs, f"{path} has a hook, or a forward() of its own: what that does is not known", path)
         if computed := computed_parameter(module):
@@ -504,6 +544,9 @@ class Wiring:
         if not args and len(kwargs) == 1:    # layer(input=x)
             args, kwargs = tuple(kwargs.values()), {}
         args = tuple(map(self._lift, args))
+        kind = type(module).__name__
+        if not isinstance(module, (*NORM_MODULES, *POINTWISE_MODULES)) and (misread := _misread(kind, args)):    # BatchNorm looks itself
+            return self._unknown(module, args, kwargs, f"{path} {misread}", path)
         if getattr(module, "return_indices", False):
             return self._unknown(module, args, kwargs, f"{path} returns indices", path)
         for kinds, rule in ((AFFINE_MODULES, self._affine), (CHANNEL_NORM_MODULES, self._norm),
@@ -537,6 +580,8 @@ class Wiring:
             return self._pointwise(function, args, kwargs, name)
         if name == "pow" and by_numbers and len(args) == 2 and args[1] >= 1:    # below 1 the slope at 0 is infinite
             return self._pointwise(function, args, kwargs, name)
+        if name in POOL_NAMES and (misread := _misread(name, args)):
+            return self._unknown(function, args, kwargs, f"{name}() {misread}")
         if name in POOL_NAMES and not kwargs.get("return_indices"):
             return self._pool(function, args, kwargs, name)
         if name in LAYOUT_NAMES:
@@ -564,7 +609,7 @@ class Wiring:
         if getattr(module, "groups", 1) > 1:
             return self._grouped(module, args[0], path)
         x, (rows, columns) = args[0], weight_dims(module)
-        dim = -1 if isinstance(module, nn.Linear) else 1
+        dim = neuron_dim(module)
         const = _same_in_all(select(module, x.const))
         arriving = self._along(x, dim, path)
         incoming = select(module, arriving)
@@ -596,7 +641,7 @@ class Wiring:
             self._put(f"{path}.bias", 0, labels)
         self.through[path] = labels
         value = module(x.value)
-        return Flow(value, lay(labels, 1, value.shape), constant_output(module, x.const), self._gated_here(x, path))
+        return Flow(value, lay(labels, 1, value.shape), constant_output(module, _same_in_all(x.const)), self._gated_here(x, path))
 
     def _norm(self, module, args, kwargs, path):
         x = args[0]
@@ -768,13 +813,11 @@ class Wiring:
                 self._fix(one, "all neurons of another layer are multiplied by it")
                 return other.label.expand(shape)
         left, right = a.label.expand(shape), b.label.expand(shape)
-        pairs = (left.flatten() * len(self._parent) + right.flatten()).unique() if left.min() >= 0 and right.min() >= 0 else None
-        if pairs is None:
-            pairs = torch.stack([left.flatten(), right.flatten()], 1).unique(dim=0).tolist()
-        else:
-            pairs = [divmod(pair, len(self._parent)) for pair in pairs.tolist()]
-        for one, other in pairs:
-            self._unite(one, other)
+        along = ((_across(left, dim), _across(right, dim)) for dim in _usual_axes(left))
+        one, other = next((found for found in along if found[0] is not None and found[1] is not None), (left, right))
+        many = len(self._parent) - INPUT
+        for pair in ((one - INPUT) * many + other - INPUT).unique().tolist():
+            self._unite(pair // many + INPUT, pair % many + INPUT)
         return torch.where(left > 0, left, right)
 
     def _lift(self, x):
@@ -817,17 +860,11 @@ class Wiring:
 
     def _along(self, x, dim, path):
         """Return the labels along one axis; whatever varies across the other axes is fixed."""
-        labels = self._across(x, dim)
+        labels = _across(x.label, dim)
         if labels is None:
             self._fix(x, f"{path} reads different neurons at different places of one channel")
             return torch.full((x.label.shape[dim],), NOBODY)
         return labels.clone()
-
-    def _across(self, x, dim):
-        """Labels along one axis, or None where they vary across the others."""
-        dim = dim % x.label.ndim
-        first = x.label[tuple(slice(None) if d == dim else 0 for d in range(x.label.ndim))]
-        return None if bool((x.label != lay(first, dim, x.label.shape)).any()) else first
 
     def _found(self, labels):
         return None if labels is None else [self._find(label) if label > 0 else label for label in labels.tolist()]
@@ -840,8 +877,8 @@ class Wiring:
 
     def _labels_in(self, x):
         """All labels that occur, sorted; quickly where they follow one of the usual axes."""
-        for dim in {1 % x.label.ndim, x.label.ndim - 1} if x.label.ndim else ():
-            if x.label.numel() and (along := self._across(x, dim)) is not None:
+        for dim in _usual_axes(x.label):
+            if (along := _across(x.label, dim)) is not None:
                 return along.unique().tolist()
         return x.label.unique().tolist()
 
@@ -890,13 +927,17 @@ def map_flow(args: Any, name: str) -> Any:
     return args
 
 
-def shared_parameters(model: nn.Module) -> dict[str, str]:
-    """Return {module path: parameter name} for modules whose parameter also belongs to another module."""
+def shared_parameters(model: nn.Module) -> dict[str, list[str]]:
+    """Return {module path: names of its parameters} for modules whose parameters also belong to another module."""
     owners: dict[int, list[tuple[str, str]]] = {}
     for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             owners.setdefault(id(parameter), []).append((path, name))
-    return {path: name for group in owners.values() if len(group) > 1 for path, name in group}
+    shared = defaultdict(list)
+    for group in owners.values():
+        for path, name in group if len(group) > 1 else ():
+            shared[path].append(name)
+    return dict(shared)
 
 
 def is_hooked(module: nn.Module) -> bool:
@@ -910,6 +951,14 @@ def computed_parameter(module: nn.Module) -> str | None:
         return None
     own = dict(module.named_parameters(recurse=False))
     return next((name for name in ("weight", "bias") if getattr(module, name, None) is not None and name not in own), None)
+
+
+def _misread(name, args):
+    """How a layer for images (Conv2d, MaxPool1d) takes what it is given, if not as a batch of them: then its channels lie elsewhere."""
+    if name[-2:] not in ("1d", "2d", "3d") or not args or not isinstance(args[0], Flow):
+        return ""
+    axes, wanted = args[0].value.ndim, int(name[-2]) + 2
+    return "" if axes == wanted else f"takes what it reads, of {axes} axes, for one image instead of a batch"
 
 
 def _like(sequence, parts):
@@ -957,6 +1006,18 @@ def _flat(what):
     if isinstance(what, (tuple, list)):
         return [leaf for part in what for leaf in _flat(part)]
     return [what]
+
+
+def _across(label, dim):
+    """Labels along one axis, or None where they vary across the others."""
+    dim = dim % label.ndim
+    first = label[tuple(slice(None) if d == dim else 0 for d in range(label.ndim))]
+    return None if bool((label != lay(first, dim, label.shape)).any()) else first
+
+
+def _usual_axes(label):
+    """Where neurons mostly lie: along the second axis, or the last."""
+    return {1 % label.ndim, label.ndim - 1} if label.numel() and label.ndim else set()
 
 
 def _varies(label, dim):

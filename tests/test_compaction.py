@@ -399,30 +399,43 @@ def test_flattened_features_go_one_by_one_and_whole_channels_as_such():
     assert small.model.fc1.index.max() < 16 * small.model.conv2.out_channels
 
 
-@pytest.mark.parametrize("make, path", [(networks.mlp, "fc1"), (lambda: networks.conv(norm=True, padding=1), "conv1"),
-                                        (lambda: networks.conv(), "conv2")])
+@pytest.mark.parametrize("make, path, kept", [
+    (networks.mlp, "fc1", 1), (lambda: networks.conv(norm=True, padding=1), "conv1", 1), (networks.conv, "conv2", 1),
+    (networks.Bottleneck, "outer", 1), (networks.Inverted, "expand", 1), (networks.Excited, "conv", 1), (networks.Dense, "stem", 1),
+    (networks.Grouped, "a", 2), (networks.Halves, "a", 2),    # a group, a pair
+])
 @pytest.mark.filterwarnings("ignore::switcher_lib.SwitchWarning")    # of the layers that nobody reads any more
-def test_an_emptied_layer_keeps_one_neuron_and_says_so(make, path):
-    model = make()
+def test_an_emptied_layer_keeps_one_neuron_and_says_so(make, path, kept):
+    model = networks.built(make)
     x = networks.inputs(model)
-    net = sl.Switched(model, x).eval()
+    net = sl.Switched(model, x, tied=True).eval()
     net.hold({site.key: torch.zeros(site.size) if site.key == path else torch.ones(site.size) for site in net.sites})
     with pytest.warns(sl.SwitchWarning, match=f"{path}: all . neurons are off; one is kept so that the layer exists."):
         small = sl.compact(net, x)
-    assert small.widths[path][1] == 1 and small.reasons[path][0] == "kept: the last neuron of its layer"
+    assert small.widths[path][1] == kept and small.reasons[path][0] == "kept: the last neuron of its layer"
     assert small.certificate.relative_error <= 1e-12
+    torch.testing.assert_close(small.model(x), net(x))
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("make, more", [
+    *((make, {}) for make in (networks.mlp, networks.conv, networks.Residual, networks.Cat, networks.Bottleneck, networks.Inverted,
+                              networks.Excited, networks.Dense)),
+    (networks.Grouped, {"a": 2, "g": 4}), (networks.Halves, {"a": 2}),    # a group, a pair
+])
 @pytest.mark.filterwarnings("ignore::switcher_lib.SwitchWarning")
-def test_everything_off_still_runs_and_gives_the_last_bias():
-    for make in (networks.mlp, networks.conv, networks.Residual, networks.Cat):
-        model = networks.built(make)
-        x = networks.inputs(model)
-        net = sl.Switched(model, x, switch_inputs=True, switch_flattened=True).eval()
-        net.hold({site.key: torch.zeros(site.size) for site in net.sites})
-        small = sl.compact(net, x)
-        torch.testing.assert_close(small.model(x), net(x))
-        assert all(p.numel() for p in small.model.parameters())
+def test_everything_off_still_runs_and_gives_the_last_bias(make, more, tied):
+    model = networks.built(make)
+    x = networks.inputs(model)
+    net = sl.Switched(model, x, switch_inputs=True, switch_flattened=True, tied=tied).eval()
+    net.hold({site.key: torch.zeros(site.size) for site in net.sites})
+    small = sl.compact(net, x)
+    assert small.certificate.relative_error <= 1e-12 and all(p.numel() for p in small.model.parameters())
+    torch.testing.assert_close(small.model(x), net(x))
+    if tied:    # else a stream that nobody switches may stay
+        name, last = [(name, module) for name, module in small.model.named_modules() if isinstance(module, nn.Linear)][-1]
+        assert torch.equal(small.model(x), last.bias.expand(len(x), -1))
+        assert all(left == more.get(path, 1) for path, (_, left) in small.widths.items() if path != name)
 
 
 @pytest.mark.filterwarnings("ignore::switcher_lib.SwitchWarning")
@@ -757,6 +770,46 @@ def test_a_network_that_was_compacted_twice_loads_into_the_first_original(tmp_pa
     small = sl.compact(second, x)
     small.save(tmp_path / "twice.safetensors")
     assert torch.equal(sl.load_compact(tmp_path / "twice.safetensors", into=models.lenet_300_100)(x), small.model(x))
+
+
+def test_a_depthwise_convolution_with_one_channel_left_is_loaded(tmp_path):
+    def make():
+        return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+
+    x = torch.randn(2, 1, 8, 8)
+    net = sl.Switched(make(), x)
+    net.hold({"0": torch.tensor([1.0, 0, 0, 0])})
+    small = sl.compact(net, x)
+    small.save(tmp_path / "one.safetensors")
+    loaded = sl.load_compact(tmp_path / "one.safetensors", into=make)
+    assert torch.equal(loaded(x), small.model(x)) and loaded[2].groups == 1
+
+
+def test_a_buffer_may_be_called_index(tmp_path):
+    class Indexed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.part = nn.Linear(6, 5), nn.Linear(5, 2), nn.Module()
+            self.part.register_buffer("index", torch.arange(3))
+
+        def forward(self, x):
+            return self.b(self.a(x).relu())
+
+    model, x = Indexed(), torch.randn(2, 6)
+    with torch.no_grad():
+        model.a.weight[1], model.a.bias[1] = 0, 0
+    small = sl.compact(model, x)
+    small.save(tmp_path / "indexed.safetensors")
+    loaded = sl.load_compact(tmp_path / "indexed.safetensors", into=Indexed)
+    assert torch.equal(loaded(x), small.model(x)) and torch.equal(loaded.part.index, torch.arange(3))
+
+
+def test_the_warning_of_an_emptied_layer_points_at_the_call():
+    net = sl.Switched(networks.mlp(), torch.randn(2, 6))
+    net.hold({site.key: torch.zeros(site.shape) for site in net.sites})
+    with pytest.warns(sl.SwitchWarning, match="one is kept so that the layer exists") as told:
+        sl.compact(net, torch.randn(2, 6))
+    assert {one.filename for one in told} == {__file__}
 
 
 def test_a_missing_file_and_something_that_is_no_factory_are_named(tmp_path):

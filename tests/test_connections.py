@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from torch.optim import SGD, Adam
 
 import switcher_lib as sl
-from switcher_lib import metrics, switchers
+from switcher_lib import metrics, models, switchers
 
 UNET = partial(sl.UNetSwitcher, channels=(2, 3))
 
@@ -477,3 +477,41 @@ def test_a_cut_cascades_through_the_layers():
     net.hold(s)
     small = sl.compact(net, networks.inputs(model))
     assert small.widths["fc1"] == (5, 2) and small.widths["fc2"] == (4, 1) and small.certificate.holds
+
+
+# -------- the fully connected layer of deep networks, as in arXiv 2103.15590
+
+DEEP = {    # as narrow as leaves the last layer something to choose from; the layer whose neurons only that one reads
+    "vgg_16_bn": (partial(models.vgg_16_bn, widths=[2] * 12 + [16]), "conv13"),
+    "resnet_18": (partial(models.resnet_18, (3, 8, 8), widths=[2, 2, 2, 16]), None),    # a stream, which its blocks read
+    "resnet_34": (partial(models.resnet_34, (3, 8, 8), widths=[2, 2, 2, 16]), None),
+    "resnet_56": (partial(models.resnet_56, (3, 8, 8), widths=[2, 2, 16]), None),
+    "mobilenet": (partial(models.mobilenet, (3, 8, 8), widths=[2] * 13 + [16]), "block13.pointwise"),
+}
+
+
+@pytest.mark.parametrize("make, before", DEEP.values(), ids=DEEP)
+def test_half_the_weights_of_a_deep_networks_linear_layer_are_removed_exactly(make, before):
+    model = networks.built(make).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            networks.lively(module)
+    x = networks.images(4, (3, 32, 32) if before == "conv13" else (3, 8, 8))
+    net = connected(model, x, switcher="random").eval()
+    assert [(site.key, site.shape) for site in net.sites] == [("fc", (10, 16))]
+    mask = net.factors()["fc"].clone()
+    assert mask.sum() == 80
+    mask[:, 3] = 0    # nobody reads feature 3 now
+    net.hold({"fc": mask})
+    dense = metrics.count_parameters(model)
+    assert net.structure().parameters == (dense, dense - int((mask == 0).sum()))
+    small = sl.compact(net, x)
+    assert small.certificate.relative_error <= 1e-12
+    assert {path: left for path, (n, left) in small.widths.items() if n != left} == ({before: 15} if before else {})
+    with torch.no_grad():
+        whole, given = model(x), [net(x), sl.fold(net).eval()(x), small.model(x)]
+        model.fc.weight.mul_(mask)
+        expected = model(x)
+    for y in given:
+        torch.testing.assert_close(y, expected)
+    assert not torch.allclose(whole, expected)

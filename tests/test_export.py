@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from types import SimpleNamespace
 
 import networks
@@ -18,6 +18,7 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.nn import functional as F
 
 import switcher_lib as sl
 from switcher_lib.layers import SelectLinear
@@ -32,14 +33,36 @@ class Network:
     options: dict = field(default_factory=dict)
     selects: bool = False     # whether a SelectLinear is in what is left
     compiles: bool = True     # whether torch.compile is tried: for a deep network it takes a minute
+    files: bool = True        # whether ONNX and int8 files are made: seconds each
+    narrower: tuple = ()      # layers that have to have lost neurons, or the name says what the case is not
+    seed: int = 0             # one whose outputs live, and depend on the last layer: small networks have others, too
 
 
+class Normed(nn.Module):
+    """A transformer's MLP: LayerNorm fixes the stream that it reads, ``wide`` is free."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm, self.wide, self.narrow = nn.Linear(6, 5), nn.LayerNorm(5), nn.Linear(5, 8), nn.Linear(8, 5)
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.head(F.relu(x + self.narrow(F.gelu(self.wide(self.norm(x))))))
+
+
+tiny = partial(Network, shape=(2, 12, 12), options={"tied": True}, compiles=False, files=False, seed=4)
 NETWORKS = {
     "lenet_300_100": Network(sl.models.lenet_300_100, options={"switch_inputs": True}, selects=True),
     "lenet_5": Network(sl.models.lenet_5, options={"switch_flattened": True}, selects=True),
     "conv_net": Network(lambda: sl.models.conv_net(widths=(8, 16, 16)), (3, 32, 32)),
-    "residual": Network(networks.Residual, (2, 12, 12)),
+    "residual": tiny(networks.Bottleneck, compiles=True, files=True, narrower=("stem", "inner", "outer", "short")),
     "resnet18": Network(lambda: torchvision.models.resnet18(num_classes=10), (3, 32, 32), compiles=False),
+    "depthwise": tiny(networks.Inverted, narrower=("expand", "depth", "project")),
+    "groups": tiny(networks.Grouped, narrower=("a", "g", "b")),
+    "squeeze-and-excitation": tiny(networks.Excited, files=True, narrower=("conv", "down", "up", "out")),
+    "concatenation": tiny(networks.Dense, seed=3, narrower=("stem", "one", "two")),
+    "layer norm": tiny(Normed, shape=(6,), narrower=("wide",)),
 }
 
 # The same float32 sums in another order: as fractions of the largest output, errors of some 1e-7 for each layer.
@@ -50,12 +73,12 @@ ROUNDING = 1e-5
 def compacted(name):
     """A network with about half of its neurons off: images, its outputs for them, compacted and only folded."""
     network = NETWORKS[name]
-    model = networks.built(network.make)
+    model = networks.built(network.make, network.seed)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             networks.lively(module)
     x = networks.images(16, network.shape)
-    net = networks.held(model, x, off=0.5, **network.options)
+    net = networks.held(model, x, network.seed, off=0.5, **network.options)
     small = sl.compact(net, x)
     return SimpleNamespace(network=network, x=x, y=outputs(small.model, x), model=small.model, small=small,
                            folded=sl.fold(net).eval())
@@ -99,6 +122,7 @@ def check(run, case, tolerance=ROUNDING, fault=one_percent, batches=(1, 3, 16)):
 
 
 every_network = pytest.mark.parametrize("name", NETWORKS)
+every_file = pytest.mark.parametrize("name", [name for name, network in NETWORKS.items() if network.files])
 BATCH = {0: torch.export.Dim.DYNAMIC}
 
 
@@ -109,6 +133,8 @@ def test_what_is_exported_here_has_been_compacted(name):
     assert after < before and case.small.certificate.holds
     assert any(isinstance(module, SelectLinear) for module in case.model.modules()) == case.network.selects
     assert not any(module.training for module in case.model.modules())
+    lost = {path for path, (neurons, left) in case.small.widths.items() if left < neurons}
+    assert lost >= set(case.network.narrower)
 
 
 # -------- torch.export
@@ -149,7 +175,7 @@ def onnx_bytes(name, which="model"):
     return program.model_proto.SerializeToString()
 
 
-@every_network
+@every_file
 def test_an_onnx_file_gives_the_compacted_networks_outputs(name):
     data, case = onnx_bytes(name), compacted(name)
     (given,) = session(data).get_inputs()
@@ -176,6 +202,7 @@ def test_the_lines_in_the_book_write_such_a_file(root, tmp_path, monkeypatch):
 # rounded over. So int8 may cost the compacted network what it costs the folded one, and twice that for chance: 1.2 times was
 # the most in three seeds.
 CHANCE = 2
+MOST = 0.1    # of the largest output, whatever it costs the folded one: 0.053 was the most here (resnet18)
 
 
 def quantised(data, x, folder):
@@ -207,14 +234,14 @@ def count(model, *kinds):
     return sum(type(module) in kinds for module in model.modules())
 
 
-@every_network
+@every_file
 def test_int8_costs_a_compacted_network_about_what_it_costs_the_folded_one(name, tmp_path):
     case = compacted(name)
     whole, data = (quantised(onnx_bytes(name, which), case.x, tmp_path) for which in ("folded", "model"))
     assert int8_weights(data) == count(case.model, nn.Linear, SelectLinear, nn.Conv2d)
     cost = error(outputs(case.folded, case.x), run_onnx(whole, case.x))
-    assert cost > 1e-3    # it has been rounded
-    check(lambda x: run_onnx(data, x), case, tolerance=CHANCE * cost, fault=rotated)
+    assert 1e-3 < cost <= MOST    # it has been rounded
+    check(lambda x: run_onnx(data, x), case, tolerance=min(CHANCE * cost, MOST), fault=rotated)
 
 
 @pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated", "ignore:torch.quantize_per_tensor")
@@ -224,8 +251,8 @@ def test_linear_layers_in_int8_by_pytorch_itself_cost_about_as_much_too(name):
     case = compacted(name)
     whole, model = (ao.quantize_dynamic(copy.deepcopy(m), {nn.Linear}, dtype=torch.qint8) for m in (case.folded, case.model))
     cost = error(outputs(case.folded, case.x), outputs(whole, case.x))
-    assert cost > 1e-3
-    check(lambda x: outputs(model, x), case, tolerance=CHANCE * cost, fault=rotated)
+    assert 1e-3 < cost <= MOST
+    check(lambda x: outputs(model, x), case, tolerance=min(CHANCE * cost, MOST), fault=rotated)
     assert count(model, nn.Linear) == 0
     assert count(model, SelectLinear) == case.network.selects    # PyTorch goes by exact types: this one stays in float32
 

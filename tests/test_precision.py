@@ -133,3 +133,9 @@ def test_any_processor_is_about_as_quick_as_with_float32(lacking, monkeypatch):
         return median(taken[2:])
 
     assert seconds("bfloat16") < 2.5 * seconds("float32")
+
+
+def test_a_precision_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="precision='bf16' is not a precision; did you mean 'bfloat16'?"):
+        with precision.computing_in("bf16", CPU):
+            pass

@@ -467,3 +467,49 @@ def test_the_cost_pulls_at_factors_below_1_and_leaves_those_at_1_to_the_loss():
         s[first][0] = 0.5
     net.cost(s).backward()
     assert s[first].grad[0] > 0 and (s[first].grad[1:] == 0).all()
+
+
+# -------- layers called by keyword, and held factors on the move
+
+class Named(nn.Module):
+    """Its layers are called as layer(input=x)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Conv2d(3, 4, 3), nn.ConvTranspose2d(4, 5, 2), nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.c(input=self.b(input=self.a(input=x).relu()).relu().mean((2, 3)))
+
+
+@pytest.mark.parametrize("options", [dict(face="outgoing", noise=0.5), dict(noise=0.5), dict(level="connection", noise=0.5)])
+def test_layers_may_be_called_by_keyword(options):
+    torch.manual_seed(0)
+    model, x = Named(), torch.randn(2, 3, 6, 6)
+    net = sl.Switched(model, x, switcher="free", **options)
+    net.hold_ones()
+    assert torch.allclose(net.eval()(x), model(x), atol=1e-6)
+    assert not torch.allclose(net.train()(x), model(x), atol=1e-3)    # the noise
+    assert sl.metrics.count_macs(model, x) == 3 * 4 * 9 * 16 + 4 * 5 * 4 * 16 + 5 * 2
+
+
+def test_held_factors_go_along_to_another_type_and_device():
+    net, x = sl.Switched(networks.mlp(), torch.randn(2, 6)), torch.randn(2, 6)
+    net.hold({site.key: torch.full(site.shape, 0.5) for site in net.sites})
+    assert net.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+    assert {s.dtype for s in net.held.values()} == {torch.bfloat16}
+    net.hold_ones()
+    assert net(x.bfloat16()).dtype == torch.bfloat16
+    assert {s.device.type for s in net.to("meta").held.values()} == {"meta"}
+
+
+def test_a_factor_that_is_no_tensor_is_refused_by_name():
+    net = sl.Switched(networks.mlp(), torch.randn(2, 6))
+    key = net.sites[0].key
+    with pytest.raises(ValueError, match=rf"factors\['{key}'\] is a list; it must be a tensor of the site's shape"):
+        net.hold({key: [1.0] * net.sites[0].size})
+
+
+def test_the_root_is_nothing_to_skip():
+    with pytest.raises(ValueError, match="skip names ''"):
+        sl.Switched(networks.mlp(), torch.randn(2, 6), skip=[""])

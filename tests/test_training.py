@@ -422,8 +422,13 @@ def test_images_are_augmented_by_name_or_by_function_and_stay_channels_last():
     (dict(freeze=1.0), "freeze=1.0 must be a fraction in [0, 1)"),
     (dict(freeze=-0.1), "freeze=-0.1"),
     (dict(warmup=2, freeze=0.5), "warmup=2 and freeze=0.5 overlap"),
-    (dict(stop_at=0), "stop_at=0 must be None or a number of parameters of at least 1"),
-    (dict(cost=-0.5), "cost=-0.5 must be at least 0"),
+    (dict(stop_at=0), "stop_at=0 must be None or an integer of at least 1, in what the network's price counts"),
+    (dict(cost=-0.5), "cost=-0.5 must be a number of at least 0"),
+    (dict(cost=None), "cost=None must be a number"),
+    (dict(seed=-1), "seed=-1 must be an integer of at least 0"),
+    (dict(seed="a"), "seed='a'"),
+    (dict(freeze="half"), "freeze='half' must be a fraction in [0, 1)"),
+    (dict(epochs=3, freeze=0.1), "freeze=0.1 is less than half an epoch of epochs=3: none would be frozen"),
     (dict(cost=float("nan")), "cost=nan"),
     (dict(precision="float16"), "precision='float16' is not a precision; did you mean 'bfloat16'? Known: auto, bfloat16, float32."),
     (dict(augment="crop"), "augment='crop' is not a way to augment; did you mean 'crop_flip'? Known: crop_flip."),
@@ -567,8 +572,53 @@ def test_an_unlucky_draw_of_a_stochastic_gate_does_not_stop_training():
 
 def test_a_cut_that_would_come_after_the_freeze_is_refused():
     net = sl.Switched(networks.mlp(), torch.randn(2, 6), switcher=partial(sl.MagnitudeSwitcher, budget=50))
-    with pytest.raises(ValueError, match="freeze=0.25 fixes the structure at progress 0.75"):
+    with pytest.raises(ValueError, match="freeze=0.25 fixes the structure after 3 of epochs=4, before"):
         sl.fit(net, networks.split(400), epochs=4, freeze=0.25, progress=False)
+    half = sl.Switched(networks.mlp(), torch.randn(2, 6), switcher=partial(sl.MagnitudeSwitcher, budget=50, start=0.5, end=0.5))
+    with pytest.raises(ValueError, match="after 2 of epochs=5"):    # half of five epochs, rounded
+        sl.fit(half, networks.split(400), epochs=5, freeze=0.5, progress=False)
+    assert sl.fit(half, networks.split(400), epochs=6, freeze=0.5, progress=False).last["parameters"] <= 50
+
+
+def test_a_checkpoint_of_another_course_is_refused_and_names_what_is_another(tmp_path):
+    def run(epochs=2, **options):
+        net = sl.Switched(networks.mlp(), torch.randn(2, 6), switcher="free")
+        return sl.fit(net, networks.split(40), **{"epochs": epochs, "checkpoint": tmp_path / "run.pt", "progress": False, **options})
+
+    run()
+    for options, words in ((dict(schedule="constant"), "its schedule is cosine, this run's constant"),
+                           (dict(task_optimizer=partial(SGD, lr=0.1)), "its task_optimizer, group 0, lr is 0.05, this run's 0.1"),
+                           (dict(task_optimizer=Adam), "its task_optimizer is SGD, this run's Adam"),
+                           (dict(switcher_optimizer=partial(Adam, lr=1e-2)), "its switcher_optimizer, group 0, lr is 0.001")):
+        with pytest.raises(ValueError, match=f"belongs to another run: {words}"):
+            run(**options)
+    assert len(run(epochs=2).records) == 2
+
+    older = torch.load(tmp_path / "run.pt", weights_only=True)    # as they were before they told of that
+    del older["course"]
+    torch.save(older, tmp_path / "run.pt")
+    assert len(run(schedule="constant").records) == 2
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(state, path):
+        path.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match="no space left"):
+        sl.fit(networks.mlp(), networks.split(40), epochs=1, checkpoint=tmp_path / "run.pt", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_zeros_are_kept_where_some_layers_are_frozen():
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))
+    with torch.no_grad():
+        for layer in model:
+            layer.weight[0] = 0
+    model[0].weight.requires_grad_(False)
+    sl.training.keep_zeros(model)(torch.randn(4, 6)).square().sum().backward()
+    assert model[0].weight.grad is None and not model[1].weight.grad[0].any() and model[1].weight.grad[1].any()
 
 
 def test_a_checkpoint_of_another_budget_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """What is tied to what in networks with groups, streams, gates and halves; and that nothing there is removed wrongly."""
 
+import warnings
 from functools import partial
 
 import networks
@@ -263,6 +264,93 @@ def test_an_unseen_branch_is_named():
     assert find_sites(net, networks.inputs(net))[1]["aux"] == "torch.fx does not see aux run"
 
 
+def test_another_way_in_train_mode_is_told_and_dropout_is_none():
+    class Other(nn.Module):
+        def __init__(self, between):
+            super().__init__()
+            self.a, self.b, self.c, self.between = nn.Linear(6, 8), nn.Linear(8, 4), nn.Linear(4, 2), between
+
+        def forward(self, x):
+            return self.c(self.b(self.between(self.a(x).relu(), self.training)).relu())
+
+    x = torch.randn(4, 6)
+    for between, where in ((lambda h, training: h.roll(1, 1) if training else h, "from roll on"),
+                           (lambda h, training: h / h.shape[1] if training else h, "from getattr on"),
+                           (lambda h, training: h.roll(1, 1) if not training else h, "from b on"),
+                           (lambda h, training: h[1:] if training and h.sum() > 0 else h, "that torch.fx cannot follow")):
+        model = Other(between).train()
+        for call in (find_sites, sl.compact):
+            with pytest.warns(sl.SwitchWarning, match=f"in train mode forward\\(\\) goes .*{where}") as told:
+                call(model, x)
+            assert told[0].filename == __file__ and model.training
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for between in (lambda h, training: F.dropout(h, 0.5, training), lambda h, training: F.dropout(h, 0.5) if training else h):
+            sl.compact(Other(between).train(), x)
+        sl.compact(networks.built(networks.Residual).train(), networks.inputs(networks.built(networks.Residual)))
+
+
+def test_a_buffer_that_a_forward_replaces_is_put_back():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 5), nn.Linear(5, 2)
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            self.calls = self.calls + 1
+            return self.b(self.a(x).relu())
+
+    model = Counting()
+    before = model.calls
+    sl.Switched(model, torch.randn(2, 6))
+    assert model.calls is before and before == 0
+
+
+def test_pools_and_layers_that_take_a_batch_for_one_image_are_not_trusted():
+    for pool in (nn.MaxPool1d(3, 1, 1), nn.AvgPool1d(3, 1, 1), lambda h: F.max_pool1d(h, 3, 1, 1), nn.InstanceNorm1d(4)):
+        class Pooled(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.a, self.b, self.c, self.pool = nn.Linear(6, 8), nn.Linear(8, 4), nn.Linear(4, 2), pool
+
+            def forward(self, x):
+                return self.c(self.b(self.pool(self.a(x)).relu()).relu())
+
+        found, refused = find_sites(Pooled(), torch.randn(4, 6))
+        assert keys(found) == {"b": 4} and "of 2 axes, for one image instead of a batch" in refused["a"]
+    deep = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool3d((3, 1, 1), 1, (1, 0, 0)), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 2, 1))
+    assert keys(find_sites(deep, torch.randn(2, 3, 8, 8))[0]) == {"2": 4}
+
+
+def test_a_layer_that_shares_weight_and_bias_names_both():
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
+    model[2].weight, model[2].bias = model[0].weight, model[0].bias
+    assert wiring.shared_parameters(model) == {"0": ["weight", "bias"], "2": ["weight", "bias"]}
+    assert find_sites(nn.Sequential(model, nn.ReLU(), nn.Linear(2, 3), nn.Linear(3, 1)), torch.randn(2, 4))[1]["0.0"] == (
+        "0.0 shares weight and bias with another module")
+    found, refused = sl.find_connections(model)
+    assert [site.path for site in found] == ["4"] and set(refused) == {"0", "2"}
+
+
+def test_a_constant_that_differs_between_two_views_in_one_batch_is_none_behind_groups_either():
+    class Views(nn.Module):
+        def __init__(self, groups):
+            super().__init__()
+            self.a, self.b, self.c = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3, groups=groups), nn.Conv2d(4, 2, 1)
+
+        def forward(self, x):
+            h = self.a(x)
+            return self.c(self.b(torch.cat([h, 0.5 * h], 0)).relu())
+
+    for groups in (1, 4):
+        torch.manual_seed(0)
+        model = Views(groups)
+        with torch.no_grad():
+            model.a.weight[1], model.a.bias[1] = 0, 1.0    # constant, but worth half in the second view
+        assert sl.compact(model, torch.randn(2, 3, 8, 8)).certificate.holds
+
+
 def test_a_second_input_is_refused_and_an_option_is_left_at_its_default():
     class Two(nn.Module):
         def __init__(self):
@@ -325,3 +413,27 @@ def test_a_fault_in_what_was_found_out_is_seen_before_anything_is_removed(monkey
         sl.compact(model, networks.inputs(model))
     monkeypatch.setattr(compaction, "_rehearse", lambda *told: None)
     assert sl.compact(model, networks.inputs(model)).widths["a"] == (8, 6)    # and the certificate of this removal holds
+
+
+@pytest.mark.parametrize("place", range(8))
+def test_a_fault_about_a_single_neuron_is_seen_whichever_it_is(monkeypatch, place):
+    class Leaking(nn.Module):    # behind torch.fx's back, one neuron leaves something when it is off
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.b(self.a(x).relu())
+
+    def leak(module, given, h):
+        if isinstance(module, nn.Linear) and h.shape[-1] > 2:
+            gone = torch.arange(h.shape[-1]) == place if h.shape[-1] == 8 else torch.zeros(h.shape[-1], dtype=torch.bool)
+            return torch.where(gone & (h == 0), 1.0, h)
+
+    model = Leaking()
+    hook = nn.modules.module.register_module_forward_hook(leak)
+    try:
+        with pytest.raises(sl.CertificateError, match="with random neurons off"):
+            sl.compact(model, torch.randn(2, 6))
+    finally:
+        hook.remove()

@@ -9,7 +9,8 @@ import pytest
 import switcher_lib as sl
 
 CHAPTER = Path(__file__).resolve().parents[1] / "book" / "14-your-network.ipynb"
-GIVEN = ("setup", "blocks", "mine", "tools", "error", "products-run", "ask-run", "loop", "search")    # the cells that the exercises use
+GIVEN = ("setup", "blocks", "mine", "tools", "error", "sums-run", "products-run", "places", "places-checked", "ask-run", "loop",
+         "search")    # the cells that the exercises use
 
 
 def cells():
@@ -36,7 +37,7 @@ def given():
 
 def test_every_exercise_has_a_solution_with_code():
     exercises = re.findall(r"^:label: (ch14-ex-\d)$", "\n".join(cells().values()), re.MULTILINE)
-    assert exercises == list(solutions()) and len(exercises) == 3 and all(solutions().values())
+    assert exercises == list(solutions()) and len(exercises) == 4 and all(solutions().values())
 
 
 @pytest.mark.parametrize("label", solutions())

@@ -345,7 +345,7 @@ def _check_fit(where, part, settings):
         for name, (known, kind) in NAMED.items():
             if name in settings and settings[name] not in tuple(known):
                 raise unknown_name(name, settings[name], known, kind)
-        names = ("epochs", "batch_size", "every", "warmup", "freeze", "stop_at", "check_every")
+        names = ("epochs", "batch_size", "every", "warmup", "freeze", "stop_at", "check_every", "seed")
         _check(**{name: settings.get(name, defaults[name]) for name in names}, cost=0.0)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where}: {part}: {error}") from error
