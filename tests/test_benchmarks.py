@@ -167,3 +167,12 @@ def test_a_short_run_on_cifars_shape_from_start_to_end(step, tmp_path, capsys):
     assert row["ratio_of_the_quickest"] == pytest.approx(min(seconds["plain"]) / min(seconds["ours"]))
     assert row["images_per_second"]["ours"] == pytest.approx(8 / sorted(seconds["ours"])[1])
     assert f"{row['ratio']:.2f} times" in capsys.readouterr().out
+
+
+def test_the_ten_networks_were_measured_and_are_found_in_five_and_compacted_in_twenty_seconds():
+    import bench_networks
+    measured = json.loads((ROOT / "results" / "bench_networks.json").read_text(encoding="utf-8"))
+    assert [row["name"] for row in measured["rows"]] == list(bench_networks.NETWORKS) and measured["side"] == 224
+    for row in measured["rows"]:
+        assert row["find_seconds"] <= 5 and row["compact_seconds"] <= 20, row
+        assert 0 < row["relative_error"] <= 1e-10 and row["parameters"][1] < 0.9 * row["parameters"][0], row    # 0: nothing was compared

@@ -229,14 +229,14 @@ def test_a_reader_that_the_plan_forgets_makes_the_certificate_fail(monkeypatch):
 
 def test_a_neuron_that_matters_cannot_be_left_out(monkeypatch):
     net, x = norm_net()
-    original = compaction._Plan._try_constant
+    original = compaction._Plan._look
 
-    def too_much(plan, label):
-        original(plan, label)
-        if label == max(plan.wiring.producers["conv1"].labels.tolist()):
-            plan.reason[label] = "off: constant 0"
+    def too_much(plan):
+        original(plan)
+        label = max(plan.wiring.producers["conv1"].labels.tolist())
+        plan.is_constant[label] = plan.is_zero[label] = True
 
-    monkeypatch.setattr(compaction._Plan, "_try_constant", too_much)
+    monkeypatch.setattr(compaction._Plan, "_look", too_much)
     with pytest.raises(sl.CertificateError):
         sl.compact(net, x)
 
