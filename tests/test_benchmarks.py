@@ -176,3 +176,14 @@ def test_the_ten_networks_were_measured_and_are_found_in_five_and_compacted_in_t
     for row in measured["rows"]:
         assert row["find_seconds"] <= 5 and row["compact_seconds"] <= 20, row
         assert 0 < row["relative_error"] <= 1e-10 and row["parameters"][1] < 0.9 * row["parameters"][0], row    # 0: nothing was compared
+
+
+def test_alternate_learning_is_measured_in_the_catalogues_own_settings(tmp_path, capsys):
+    import bench_alternate
+    bench_alternate.main(["--configurations", "cifar-resnet20", "--epochs", "1", "--steps", "1", "--data", "digits_rgb",
+                          "--threads", str(torch.get_num_threads()), "--out", str(tmp_path)])
+    (row,) = json.loads((tmp_path / "bench_alternate.json").read_text())["rows"]
+    spec = EXPERIMENTS["cifar-resnet20"].spec("switcher", 20_400_000)
+    assert all(row[name] == spec["fit"][name] for name in ("batch_size", "every", "precision", "augment")) and row["images"] == 128
+    assert row["ratio"] == row["median_seconds"]["switched"] / row["median_seconds"]["dense"]
+    assert f"{row['ratio']:.2f} times" in capsys.readouterr().out

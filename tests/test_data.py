@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import itertools
 import os
+import pickle
 import shutil
 import socket
 import threading
@@ -17,6 +18,7 @@ import pytest
 import torch
 from torchvision import datasets
 
+import switcher_lib as sl
 from switcher_lib import data
 from switcher_lib.errors import DataError
 
@@ -189,8 +191,34 @@ def test_an_unknown_name_is_answered_with_the_nearest(name, near):
         data.form(name)
 
 
-def test_cifar100_has_a_hundred_classes():
+def test_cifar100_is_read_as_torchvision_lays_it_out_and_a_network_learns_its_hundred_classes(tmp_path, monkeypatch, no_network):
     assert data.form("cifar100") == ((3, 32, 32), 100)
+    rng, names = np.random.default_rng(0), [f"class {i}" for i in range(100)]
+    whole = {name: {"data": rng.integers(0, 256, (n, 3072), dtype=np.uint8), "fine_labels": [i % 100 for i in range(n)]}
+             for name, n in (("train", 220), ("test", 100))}
+    folder, lists = tmp_path / datasets.CIFAR100.base_folder, {}
+    folder.mkdir()
+    for name, content in {**whole, "meta": {"fine_label_names": names}}.items():    # two hundred images in the layout of sixty thousand
+        (folder / name).write_bytes(pickle.dumps(content))
+        lists[name] = [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
+    monkeypatch.setattr(datasets.CIFAR100, "train_list", [lists["train"]])
+    monkeypatch.setattr(datasets.CIFAR100, "test_list", [lists["test"]])
+    monkeypatch.setattr(datasets.CIFAR100, "meta", {"filename": "meta", "key": "fine_label_names", "md5": lists["meta"][1]})
+
+    loaded = data.load("cifar100", root=tmp_path, validation=20)
+    assert (len(loaded.train), len(loaded.validation), len(loaded.test)) == (200, 20, 100)
+    assert loaded.num_classes == 100 and loaded.classes[7] == "class 7" and not loaded.is_stand_in and not no_network
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (loaded.mean, loaded.std))
+    pixels = ((loaded.test.images * std + mean) * 255).round().to(torch.uint8)
+    assert np.array_equal(pixels.numpy().reshape(100, 3072), whole["test"]["data"])
+    assert loaded.test.labels.tolist() == whole["test"]["fine_labels"]
+
+    net = sl.Switched(sl.models.make("resnet_20", num_classes=loaded.num_classes), loaded.example)
+    history = sl.fit(net, loaded.train, epochs=1, batch_size=100, every=1, progress=False)
+    assert net(loaded.example).shape == (2, 100) and history.last["switcher_steps"] == 2
+    (folder / "train").write_bytes(b"something else")
+    with pytest.raises(DataError, match="its MD5 is"):
+        data.load("cifar100", root=tmp_path, validation=20)
 
 
 @pytest.mark.parametrize("name", ["mnist", "digits"])
