@@ -472,7 +472,7 @@ def _carry_out(model, plan, biases):
     """Return a smaller copy of a model; what stays whole is not copied but shared."""
     small = _over_the_same_tensors(model)
     for name, bias in biases.items():
-        _put(small, name, bias.to(model.get_parameter(name)))
+        _set_parameter(small, name, bias.to(model.get_parameter(name)))
     _slice(small, plan)
     return small
 
@@ -482,7 +482,7 @@ def _over_the_same_tensors(model):
     return detached_copy(model, [*model.parameters(), *model.buffers()])
 
 
-def _put(model, name, tensor):
+def _set_parameter(model, name, tensor):
     """Give a model a new parameter; whoever shares the old one keeps it."""
     owner, attribute = _owner(model, name)
     setattr(owner, attribute, nn.Parameter(tensor, getattr(owner, attribute).requires_grad))
@@ -503,7 +503,7 @@ def _rehearse(exact, wiring, example):
             for site, on in zip(sites, choice):
                 params = site.scale(params, on * (0.5 + torch.rand(site.size, generator=generator, dtype=torch.float64)))
             for name in [name for name in params if params[name] is not whole[name]]:
-                _put(trial, name, params[name])
+                _set_parameter(trial, name, params[name])
 
             def error_on(x, trial=trial):
                 told = _traced(trial, x)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from switcher_lib.layers import AFFINE_MODULES, TRANSPOSED_MODULES, Conv, Transposed
-from switcher_lib.wiring import untouched
+from switcher_lib.wiring import modes_kept, untouched
 
 Name = TypeVar("Name")
 Counted = nn.Linear | Conv | Transposed
@@ -184,12 +184,12 @@ def compare_latency(models: Mapping[Name, nn.Module], x: Tensor, *, threads: int
         if not isinstance(value, int) or value < least:
             raise ValueError(f"{argument}={value!r} must be an integer of at least {least}.")
     times: dict[Name, list[float]] = {name: [] for name in models}
-    before, modes = torch.get_num_threads(), {m: m.training for model in models.values() for m in model.modules()}
+    before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for model in models.values():
-            model.eval()
-        with torch.inference_mode():
+        with modes_kept(*models.values()), torch.inference_mode():
+            for model in models.values():
+                model.eval()
             for run in range(warmup + runs):
                 for name, model in models.items():
                     start = time.perf_counter()
@@ -198,8 +198,6 @@ def compare_latency(models: Mapping[Name, nn.Module], x: Tensor, *, threads: int
                         times[name].append(1e3 * (time.perf_counter() - start))
     finally:
         torch.set_num_threads(before)
-        for module, mode in modes.items():
-            module.training = mode
     layout = "channels-last" if x.ndim == 4 and not x.is_contiguous() else "contiguous"
     result: dict[Name, Latency] = {}
     for name, spent in times.items():

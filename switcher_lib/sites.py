@@ -441,15 +441,15 @@ def tied_sites(wiring: Wiring) -> list[Site]:
 
 def _neuron_site(group, wiring, face):
     """The site of a group of producers whose neurons are tied; mostly of a single one."""
-    gates = set().union(*(producer.gates for producer in group))
-    writers = [producer for producer in group if any(gate.producer == producer.path for gate in gates)]
+    places = set().union(*(producer.places for producer in group))
+    writers = [producer for producer in group if any(place.producer == producer.path for place in places)]
     roots = wiring.root(torch.cat([producer.labels for producer in (*writers, *group)]))
     roots = torch.tensor(list(dict.fromkeys(roots.tolist())))    # each neuron once, in the order in which they are written
 
     def axis(name, dim):
         path, _, tensor = name.rpartition(".")
         shape = tuple(getattr(wiring.modules[path], tensor).shape)
-        return Axis(name, dim, wiring.places(name, dim, roots), shape)
+        return Axis(name, dim, wiring.positions(name, dim, roots), shape)
 
     here = wiring.axes_of(roots)
 
@@ -462,7 +462,7 @@ def _neuron_site(group, wiring, face):
     readers = dict.fromkeys((f"{read.path}.weight", weight_dims(wiring.modules[read.path])[1]) for read in wiring.reads)
     passed = tuple(axis(*one) for one in here if one not in readers and one[0] not in wiring.buffers)
     outgoing = tuple(axis(*one) for one in readers if one in here)
-    incoming = of_layers(dict.fromkeys(gate.path for gate in sorted(gates, key=lambda gate: wiring.order[gate.path])))
+    incoming = of_layers(dict.fromkeys(place.path for place in sorted(places, key=lambda place: wiring.order[place.path])))
     first = writers[0].path
     return Site(first.replace(".", "_"), first, len(roots), "neuron", own, incoming, outgoing, face, passed,
                 tuple(producer.path for producer in writers))

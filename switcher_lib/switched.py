@@ -2,7 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 import torch
@@ -15,7 +16,7 @@ from switcher_lib.gates import GateLike
 from switcher_lib.sites import Connections, Site, count_on, find_connections, sites_and_warnings
 from switcher_lib.switchers import Switcher
 from switcher_lib.layers import SelectLinear, lay, neuron_dim
-from switcher_lib.wiring import check_model_and_example, detached_copy
+from switcher_lib.wiring import check_model_and_example, detached_copy, modes_kept
 
 
 DEFAULT_SWITCHER = {"neuron": "row", "connection": "entry"}
@@ -506,7 +507,8 @@ def price_weights(price: Price) -> dict[str, float]:
     return {unit: price.get(unit, 0) for unit in PRICES}
 
 
-class evaluating:
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
     """Context in which a module is in eval mode; its modules' own modes come back afterwards.
 
     Parameters
@@ -514,17 +516,9 @@ class evaluating:
     module : nn.Module
         The module.
     """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-
-    def __enter__(self) -> None:
-        self.modes = {m: m.training for m in self.module.modules()}
-        self.module.eval()
-
-    def __exit__(self, *exception: object) -> None:
-        for module, mode in self.modes.items():
-            module.training = mode
+    with modes_kept(module):
+        module.eval()
+        yield
 
 
 def _on_input(layer, change):

@@ -146,17 +146,26 @@ def check_model_and_example(model: nn.Module, example: Tensor) -> None:
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Leave a model's mode, buffers and attributes as they are, whatever its forward() and torch.fx do to them in between."""
-    modes = {module: module.training for module in model.modules()}
-    buffers = [(module._buffers, name, buffer, buffer.clone())
-               for module in model.modules() for name, buffer in module._buffers.items() if buffer is not None]
-    known = set(vars(model))
+def modes_kept(*models: nn.Module) -> Iterator[None]:
+    """Give every module of some models its own mode, train or eval, back in the end."""
+    modes = {module: module.training for model in models for module in model.modules()}
     try:
         yield
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Leave a model's mode, buffers and attributes as they are, whatever its forward() and torch.fx do to them in between."""
+    buffers = [(module._buffers, name, buffer, buffer.clone())
+               for module in model.modules() for name, buffer in module._buffers.items() if buffer is not None]
+    known = set(vars(model))
+    try:
+        with modes_kept(model):
+            yield
+    finally:
         with torch.no_grad():
             for owner, name, buffer, before in buffers:
                 owner[name] = buffer    # a forward() may have put another tensor there
@@ -231,8 +240,8 @@ class Tracer(fx.Tracer):
 
 
 @dataclass(frozen=True)
-class Gate:
-    """The nearest affine layer behind a producer's neurons, and what has happened since."""
+class Place:
+    """Where factors of a producer's neurons would multiply: at the last affine layer so far, if nothing since then leaks."""
 
     producer: str         # path of the layer that writes the neurons
     path: str             # of the Linear, Conv or BatchNorm
@@ -246,7 +255,7 @@ class Flow:
     value: torch.Tensor
     label: torch.Tensor                # int64
     const: torch.Tensor                # float64, NaN where the value depends on the input
-    gates: frozenset[Gate] = frozenset()
+    places: frozenset[Place] = frozenset()
 
     def __post_init__(self) -> None:    # expanded tensors, which view() refuses although it takes the value
         self.label = self.label.contiguous()
@@ -267,7 +276,7 @@ class Producer:
 
     path: str
     labels: torch.Tensor                          # (n,)
-    gates: set[Gate] = field(default_factory=set)    # as found at the readers
+    places: set[Place] = field(default_factory=set)    # as found at the readers
 
 
 @dataclass(eq=False)
@@ -331,8 +340,8 @@ class Wiring:
         self.opaque: dict[str, str] = {}
         self._parent = [NOBODY]            # union-find over labels: neurons that can only go together
         self._shared = shared_parameters(model)
-        self._behind: dict[str, set[str]] = defaultdict(set)    # path of a gate -> gates in front of it, on the same neurons
-        self._meet: set[frozenset[str]] = set()                 # pairs of gates whose neurons are multiplied with each other
+        self._behind: dict[str, set[str]] = defaultdict(set)    # path of a place -> places in front of it, on the same neurons
+        self._meet: set[frozenset[str]] = set()                 # pairs of places whose neurons are multiplied with each other
         self._cut: list[tuple[tuple[Flow, ...], int, str]] = []
         self._read_by_name: dict[str, str] = {}
         self._given: str | None = None
@@ -364,10 +373,10 @@ class Wiring:
         for root in self.root(torch.cat([p.labels for p in group])).unique().tolist():
             if root in self.fixed:
                 return self.fixed[root], ""
-        gates = set().union(*(p.gates for p in group))
-        if not gates:
+        places = set().union(*(p.places for p in group))
+        if not places:
             return "nothing reads its neurons", ""
-        writers, paths = sorted({gate.producer for gate in gates}), sorted({gate.path for gate in gates})
+        writers, paths = sorted({place.producer for place in places}), sorted({place.path for place in places})
         if len(writers) > 1 and not tied:
             return (f"the neurons of {', '.join(writers)} are added up or multiplied and can only go together; tied=True switches "
                     "them together"), ""
@@ -383,13 +392,13 @@ class Wiring:
                 if isinstance(norm, CHANNEL_NORM_MODULES) and not norm.affine:
                     kind = "BatchNorm" if isinstance(norm, NORM_MODULES) else "InstanceNorm"
                     return f"{path} ({kind} without γ and β) would undo any scaling", ""
-            leaks = sorted({gate.leak for gate in gates if gate.leak})
+            leaks = sorted({place.leak for place in places if place.leak})
             if leaks:
                 return leaks[0], f"its {len(group[0].labels)} neurons stay unswitched"
         return None, ""
 
     def _in_front_of(self, path):
-        """Paths of all gates in front of one, on the same neurons."""
+        """Paths of all places in front of one, on the same neurons."""
         found, waiting = set(), [path]
         while waiting:
             new = self._behind[waiting.pop()] - found
@@ -397,7 +406,7 @@ class Wiring:
             waiting += new
         return found
 
-    def places(self, name: str, dim: int, roots: Tensor) -> Tensor:
+    def positions(self, name: str, dim: int, roots: Tensor) -> Tensor:
         """Return where neurons lie along an axis of a parameter.
 
         Parameters
@@ -465,7 +474,7 @@ class Wiring:
         """An operation has written into what it was given: whoever else reads that gets the new numbers."""
         for x in changed:
             if isinstance(result, Flow) and result.value is x.value:
-                x.label, x.const, x.gates = result.label, result.const, result.gates
+                x.label, x.const, x.places = result.label, result.const, result.places
             place = x.value.untyped_storage().data_ptr()
             for other in live:
                 if not any(other is one for one in (*changed, *_flows(result))) and other.value.untyped_storage().data_ptr() == place:
@@ -615,8 +624,8 @@ class Wiring:
         incoming = select(module, arriving)
         self._put(f"{path}.weight", columns, incoming)
         self.reads.append(Read(path, incoming, const, arriving))
-        for gate in x.gates:
-            self.producers[gate.producer].gates.add(gate)
+        for place in x.places:
+            self.producers[place.producer].places.add(place)
         if path not in self.producers:
             n = module.weight.shape[rows]
             self.producers[path] = Producer(path, torch.arange(len(self._parent), len(self._parent) + n))
@@ -626,7 +635,7 @@ class Wiring:
         if module.bias is not None:
             self._put(f"{path}.bias", 0, labels)
         value = module(x.value)
-        return Flow(value, lay(labels, dim, value.shape), constant_output(module, const), frozenset({Gate(path, path)}))
+        return Flow(value, lay(labels, dim, value.shape), constant_output(module, const), frozenset({Place(path, path)}))
 
     def _grouped(self, module, x, path):
         """Groups are handed on whole, so what a group reads and what it writes can only go together."""
@@ -641,7 +650,7 @@ class Wiring:
             self._put(f"{path}.bias", 0, labels)
         self.through[path] = labels
         value = module(x.value)
-        return Flow(value, lay(labels, 1, value.shape), constant_output(module, _same_in_all(x.const)), self._gated_here(x, path))
+        return Flow(value, lay(labels, 1, value.shape), constant_output(module, _same_in_all(x.const)), self._placed_here(x, path))
 
     def _norm(self, module, args, kwargs, path):
         x = args[0]
@@ -659,12 +668,12 @@ class Wiring:
             const = _where_known(lambda c: torch.where(uniform(c).isnan(), math.nan, lay(beta, 1, c.shape)), x.const, x.const.shape)
         if (gamma == 0).any():    # γ = 0 leaves β, whatever comes in
             const = torch.where(lay(gamma == 0, 1, const.shape), lay(beta, 1, const.shape), const)
-        return Flow(module(x.value), x.label, const, self._gated_here(x, path))
+        return Flow(module(x.value), x.label, const, self._placed_here(x, path))
 
-    def _gated_here(self, x, path):
-        """The gates behind an affine layer that hands neurons on: itself, in place of those in front of it."""
-        self._behind[path] |= {gate.path for gate in x.gates} - {path}
-        return frozenset(Gate(gate.producer, path) for gate in x.gates)
+    def _placed_here(self, x, path):
+        """The places behind an affine layer that hands neurons on: itself, in place of those in front of it."""
+        self._behind[path] |= {place.path for place in x.places} - {path}
+        return frozenset(Place(place.producer, path) for place in x.places)
 
     def _pointwise(self, function, args, kwargs, path):
         x = args[0]
@@ -674,13 +683,13 @@ class Wiring:
         at_zero = float(_double_call(function, zeros, args[1:], kwargs).flatten()[0])
         const = _where_known(lambda c: torch.where(c.isnan(), math.nan, _double_call(function, c.nan_to_num(), args[1:], kwargs)),
                              x.const, x.const.shape)
-        gates = x.gates
+        places = x.places
         if at_zero != 0:
             name = type(function).__name__ if isinstance(function, nn.Module) else "function"
             leak = f"{path} ({name}) is not 0 at 0: a neuron switched off would leave a constant {at_zero:.3g}"
-            gates = frozenset(Gate(gate.producer, gate.path, leak) for gate in gates)
+            places = frozenset(Place(place.producer, place.path, leak) for place in places)
         value = function(x.value, *args[1:], **kwargs)
-        return Flow(value, x.label, const, gates)
+        return Flow(value, x.label, const, places)
 
     def _with_a_number(self, function, args, kwargs, name):
         """x + 3, 2 * x, x / 6: a pointwise operation."""
@@ -693,7 +702,7 @@ class Wiring:
         labels = self._along(x, 1, path)
         value = function(x.value, *args[1:], **kwargs)
         const = _where_known(lambda c: self._pooled(function, args[1:], kwargs, c, value.shape), x.const, value.shape)
-        return Flow(value, lay(labels, 1, value.shape), const, x.gates)
+        return Flow(value, lay(labels, 1, value.shape), const, x.places)
 
     def _pooled(self, function, args, kwargs, const, shape):
         """Constants behind a pool: what is the same all over an image stays that, unless the pool counts padding in.
@@ -717,7 +726,7 @@ class Wiring:
         for dim in dims:
             label = label.narrow(dim, 0, 1)
         const = _where_known(lambda c: function(c, *args[1:], **kwargs), x.const, value.shape)
-        return Flow(value, label.reshape(value.shape), const, x.gates)
+        return Flow(value, label.reshape(value.shape), const, x.places)
 
     # -- what only moves things
 
@@ -725,18 +734,18 @@ class Wiring:
         args, kwargs = tuple(map(self._lift, args)), {name: self._lift(value) for name, value in kwargs.items()}
         parts = {name: function(*map_flow(args, name), **map_flow(kwargs, name)) for name in ("value", "label", "const")}
         flows = _flows((args, kwargs))
-        for dim, size in _sizes(function, node):
+        for dim, size in _given_sizes(function, node):
             if isinstance(size, int) and size > 1 and _varies(parts["label"], dim):
                 self._fix(flows, f"its neurons run through {path}{'()' * (node is not None)} with the fixed size {size}; "
                                  "torch.flatten(x, 1) would let them go")
-        return Flow(**parts, gates=frozenset().union(*(flow.gates for flow in flows)))
+        return Flow(**parts, places=frozenset().union(*(flow.places for flow in flows)))
 
     def _item(self, function, args, kwargs):
         """x[...]: what is picked along the axis of the neurons is picked by fixed numbers."""
         x, index = args
         if any(isinstance(part, (torch.Tensor, list, Flow, Named)) for part in (index if isinstance(index, tuple) else (index,))):
             return self._unknown(function, args, kwargs, "its neurons are picked by an index")
-        picked = Flow(*(getattr(x, name)[index] for name in ("value", "label", "const")), x.gates)
+        picked = Flow(*(getattr(x, name)[index] for name in ("value", "label", "const")), x.places)
         if any(_varies(x.label, dim) for dim in _cut_axes(index, x.value.ndim)):
             self._fix(x, "its neurons are picked by a slice of fixed size")
         return picked
@@ -746,7 +755,7 @@ class Wiring:
         x = args[0]
         dim = kwargs.get("dim", args[2] if len(args) > 2 else (args[1] if name == "unbind" and len(args) > 1 else 0))
         parts = zip(*(function(*map_flow(args, part), **map_flow(kwargs, part)) for part in ("value", "label", "const")))
-        pieces = tuple(Flow(value, label, const, x.gates) for value, label, const in parts)
+        pieces = tuple(Flow(value, label, const, x.places) for value, label, const in parts)
         if _varies(x.label, dim):
             reason = f"its neurons are divided by {name}()"
             if name == "chunk" and len({piece.value.shape for piece in pieces}) == 1:
@@ -765,8 +774,8 @@ class Wiring:
             self._fix([a, b], "its neurons are added to something of another shape")
             label = torch.zeros(value.shape, dtype=torch.int64)
         const = _where_known(lambda c: function(c.clone(), b.const, **kwargs), a.const, value.shape)
-        gates = a.gates | b.gates
-        return Flow(value, label, const, gates)
+        places = a.places | b.places
+        return Flow(value, label, const, places)
 
     def _product(self, function, a, b):
         for x, named in ((a, b), (b, a)):
@@ -780,13 +789,13 @@ class Wiring:
             label = torch.zeros(value.shape, dtype=torch.int64)
         const = _times(a.const, b.const, value.shape)
         # One factor that is switched off is enough, and scaling both would scale the product twice: the one that others read.
-        clean = [x for x in (a, b) if x.gates and not any(gate.leak for gate in x.gates)]
-        gates = max(clean, key=self._is_read).gates if clean else a.gates | b.gates
-        self._meet |= {frozenset((one.path, other.path)) for one in a.gates for other in b.gates if one.path != other.path}
-        return Flow(value, label, const, gates)
+        clean = [x for x in (a, b) if x.places and not any(place.leak for place in x.places)]
+        places = max(clean, key=self._is_read).places if clean else a.places | b.places
+        self._meet |= {frozenset((one.path, other.path)) for one in a.places for other in b.places if one.path != other.path}
+        return Flow(value, label, const, places)
 
     def _is_read(self, x):
-        return any(self.producers[gate.producer].gates for gate in x.gates)
+        return any(self.producers[place.producer].places for place in x.places)
 
     def _per_channel(self, function, a, b, x, named):
         """A parameter times x: a scale for each channel goes with the channels."""
@@ -800,7 +809,7 @@ class Wiring:
             return self._product(function, self._lift(a), self._lift(b))
         if real:
             self._put(named.name, real[0], self._along(x, at, named.name))
-        return Flow(value, x.label, _times(x.const, named.value.double(), value.shape), x.gates)
+        return Flow(value, x.label, _times(x.const, named.value.double(), value.shape), x.places)
 
     def _tie(self, a, b, shape, product=False):
         """Unite the labels that meet and return those of the result; None where one side has no such axis to go with."""
@@ -1037,7 +1046,7 @@ def _times(a, b, shape):
     return torch.where(zero, 0.0, a * b) if zero.any() or not nowhere_known(a) and not nowhere_known(b) else nothing_known(shape)
 
 
-def _sizes(function, node):
+def _given_sizes(function, node):
     """Return (dim, size) for the sizes that a reshaping call or an Unflatten was given."""
     if isinstance(function, nn.Unflatten):
         sizes = function.unflattened_size

@@ -373,7 +373,7 @@ def test_a_second_input_is_refused_and_an_option_is_left_at_its_default():
 def test_where_a_neuron_has_fewer_places_than_others_the_axiss_length_stands_for_none():
     found_out = wiring.trace(networks.mlp((2, 3, 2)), torch.randn(2, 2))
     found_out.axes["w", 0] = torch.tensor([2, 3, 2, 1, 2, 0])
-    assert found_out.places("w", 0, torch.tensor([1, 2, 3])).tolist() == [[3, 6, 6], [0, 2, 4], [1, 6, 6]]
+    assert found_out.positions("w", 0, torch.tensor([1, 2, 3])).tolist() == [[3, 6, 6], [0, 2, 4], [1, 6, 6]]
 
 
 # -------- constants
