@@ -15,7 +15,7 @@ from switcher_lib.errors import SwitchError, SwitchWarning, unknown_name
 from switcher_lib.gates import GateLike
 from switcher_lib.sites import Connections, Site, count_on, find_connections, sites_and_warnings
 from switcher_lib.switchers import Switcher
-from switcher_lib.layers import SelectLinear, lay, neuron_dim
+from switcher_lib.layers import SelectLinear, neuron_dim
 from switcher_lib.wiring import check_model_and_example, detached_copy, modes_kept
 
 
@@ -282,7 +282,7 @@ class Switched(nn.Module):
         noise = self.noise if self.training else 0.0
 
         def scaled(h):
-            along = lay(s, neuron_dim(layer), h.shape)
+            along = s if neuron_dim(layer) == -1 else s.reshape(-1, *[1] * (h.ndim - 2))
             if not noise:
                 return h * along
             return h * torch.addcmul(along, along, torch.randn_like(h), value=noise)    # s (1 + noise ε), then one product
