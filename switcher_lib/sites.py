@@ -384,12 +384,13 @@ def find_sites(model: nn.Module, example: Tensor, *, face: Literal["incoming", "
     sites, refused, warned = sites_and_warnings(model, example, face, switch_inputs, switch_flattened, tied, skip)
     for said in warned:
         warnings.warn(said, SwitchWarning, stacklevel=2)
+    check_any(sites, refused, model)
     return sites, refused
 
 
 def sites_and_warnings(model: nn.Module, example: Tensor, face: Literal["incoming", "outgoing"], switch_inputs: bool, switch_flattened: bool,
                        tied: bool, skip: Collection[str]) -> tuple[list[Site], dict[str, str], list[str]]:
-    """Find where a model can be switched, as :func:`find_sites` does, and return what the caller is to warn of besides."""
+    """Find where a model can be switched, as :func:`find_sites` does, and return what the caller is to warn of; there may be none."""
     if face not in ("incoming", "outgoing"):
         raise ValueError(f"face={face!r} is not a face. Known: incoming, outgoing.")
     paths = _check_skip(model, skip)
@@ -426,12 +427,16 @@ def sites_and_warnings(model: nn.Module, example: Tensor, face: Literal["incomin
             refused[path] = stuck or f"{path} has groups, and reads what always arrives"
     refused |= {path: reason for path, reason in wiring.opaque.items() if path not in refused}
     _name_apart(sites)
+    return sites, refused, warned
+
+
+def check_any(sites: Sequence[Site], refused: Mapping[str, str], model: nn.Module) -> None:
+    """Raise SwitchError if there are no sites, with the reasons."""
     if not sites:
         why = "; ".join(f"{path}: {reason}" for path, reason in refused.items() if path)
         single = isinstance(model, AFFINE_MODULES)
         why = why or ("It is a single layer, and its outputs are its own" if single else "It has no Linear or Conv layer")
         raise SwitchError(f"nothing in {type(model).__name__} can be switched. {why}.")
-    return sites, refused, warned
 
 
 def tied_sites(wiring: Wiring) -> list[Site]:

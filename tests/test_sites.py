@@ -163,7 +163,7 @@ def test_an_activation_that_is_not_0_at_0_is_refused_with_one_warning_that_names
 @pytest.mark.parametrize("act, constant", [(nn.Softplus, "0.693"), (nn.Hardsigmoid, "0.5"),
                                            (lambda: nn.Hardtanh(0.25, 1.0), "0.25")])
 def test_every_leak_is_measured(act, constant):
-    with pytest.raises(sl.SwitchError, match=f"is not 0 at 0: .* a constant {constant}"):
+    with pytest.warns(sl.SwitchWarning, match=constant), pytest.raises(sl.SwitchError, match=f"is not 0 at 0: .* a constant {constant}"):
         find_sites(networks.mlp((6, 5, 3), act=act), torch.randn(2, 6))
 
 
