@@ -63,7 +63,14 @@ def choose(asked: Precision, device: torch.device) -> Precision:
         ``"auto"`` is bfloat16 on x86 processors with AVX-512's or AMX's instructions for it, and on GPUs that compute in it.
     device : torch.device
         Where.
+
+    Raises
+    ------
+    ValueError
+        If there is no such precision.
     """
+    if asked not in (*PRECISIONS, "auto"):
+        raise unknown_name("precision", asked, (*PRECISIONS, "auto"), "precision")
     return asked if asked != "auto" else "bfloat16" if _quick(device) else "float32"
 
 
@@ -83,8 +90,6 @@ def computing_in(precision: Precision, device: torch.device) -> Iterator[None]:
     ValueError
         If there is no such precision.
     """
-    if precision not in (*PRECISIONS, "auto"):
-        raise unknown_name("precision", precision, (*PRECISIONS, "auto"), "precision")
     precision = choose(precision, device)
     rounded = precision == "bfloat16" and _quick(device) is False
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):

@@ -381,22 +381,19 @@ def find_sites(model: nn.Module, example: Tensor, *, face: Literal["incoming", "
     SwitchWarning
         If neurons stay unswitched that could be with another activation, or if ``forward()`` goes another way in train mode.
     """
-    sites, refused, warned = sites_and_warnings(model, example, face, switch_inputs, switch_flattened, tied, skip)
-    for said in warned:
-        warnings.warn(said, SwitchWarning, stacklevel=2)
-    check_any(sites, refused, model)
-    return sites, refused
+    return search(model, example, face, switch_inputs, switch_flattened, tied, skip)
 
 
-def sites_and_warnings(model: nn.Module, example: Tensor, face: Literal["incoming", "outgoing"], switch_inputs: bool, switch_flattened: bool,
-                       tied: bool, skip: Collection[str]) -> tuple[list[Site], dict[str, str], list[str]]:
-    """Find where a model can be switched, as :func:`find_sites` does, and return what the caller is to warn of; there may be none."""
+def search(model: nn.Module, example: Tensor, face: Literal["incoming", "outgoing"], switch_inputs: bool, switch_flattened: bool,
+           tied: bool, skip: Collection[str]) -> tuple[list[Site], dict[str, str]]:
+    """Find where a model can be switched, as :func:`find_sites` does; warnings point at whoever called the caller."""
     if face not in ("incoming", "outgoing"):
         raise ValueError(f"face={face!r} is not a face. Known: incoming, outgoing.")
     paths = _check_skip(model, skip)
     wiring = trace(model, example)
-    difference = differs_in_training(model)
-    warned = [f"{difference}. Sites, and what compact() removes, are right for eval mode; make sure of train mode yourself."] * bool(difference)
+    if difference := differs_in_training(model):
+        warnings.warn(f"{difference}. Sites, and what compact() removes, are right for eval mode; make sure of train mode yourself.",
+                      SwitchWarning, stacklevel=3)
     sites: list[Site] = []
     refused: dict[str, str] = {}
     for read in wiring.reads:
@@ -418,7 +415,7 @@ def sites_and_warnings(model: nn.Module, example: Tensor, face: Literal["incomin
         else:
             refused |= dict.fromkeys(writers, reason)
             if advice:
-                warned.append(f"{reason}: {advice} (net.refused); skip=[{writers[0]!r}] silences this.")
+                warnings.warn(f"{reason}: {advice} (net.refused); skip=[{writers[0]!r}] silences this.", SwitchWarning, stacklevel=3)
     order = {path: i for i, path in enumerate(paths)}
     sites.sort(key=lambda site: order[site.path] - (site.kind == "feature") * 0.5)
     for path, labels in wiring.through.items():    # a grouped convolution is switched with the neurons that it hands on
@@ -427,16 +424,12 @@ def sites_and_warnings(model: nn.Module, example: Tensor, face: Literal["incomin
             refused[path] = stuck or f"{path} has groups, and reads what always arrives"
     refused |= {path: reason for path, reason in wiring.opaque.items() if path not in refused}
     _name_apart(sites)
-    return sites, refused, warned
-
-
-def check_any(sites: Sequence[Site], refused: Mapping[str, str], model: nn.Module) -> None:
-    """Raise SwitchError if there are no sites, with the reasons."""
     if not sites:
         why = "; ".join(f"{path}: {reason}" for path, reason in refused.items() if path)
         single = isinstance(model, AFFINE_MODULES)
         why = why or ("It is a single layer, and its outputs are its own" if single else "It has no Linear or Conv layer")
         raise SwitchError(f"nothing in {type(model).__name__} can be switched. {why}.")
+    return sites, refused
 
 
 def tied_sites(wiring: Wiring) -> list[Site]:

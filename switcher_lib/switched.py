@@ -13,7 +13,7 @@ from torch.func import functional_call
 from switcher_lib import metrics, switchers
 from switcher_lib.errors import SwitchError, SwitchWarning, unknown_name
 from switcher_lib.gates import GateLike
-from switcher_lib.sites import Connections, Site, check_any, count_on, find_connections, sites_and_warnings
+from switcher_lib.sites import Connections, Site, count_on, find_connections, search
 from switcher_lib.switchers import Switcher
 from switcher_lib.layers import SelectLinear, neuron_dim
 from switcher_lib.wiring import check_model_and_example, detached_copy, modes_kept
@@ -125,10 +125,7 @@ class Switched(nn.Module):
         self._weights = price_weights(price)
         self.model = model
         if level == "neuron":
-            self.sites, self.refused, warned = sites_and_warnings(model, example, face, switch_inputs, switch_flattened, tied, skip)
-            for said in warned:
-                warnings.warn(said, SwitchWarning, stacklevel=2)
-            check_any(self.sites, self.refused, model)
+            self.sites, self.refused = search(model, example, face, switch_inputs, switch_flattened, tied, skip)
         else:
             self.sites, self.refused = find_connections(model, convolutions=convolutions, skip=skip)
         try:    # of all but the numbers; better told now than after the training

@@ -20,7 +20,7 @@ from torch.optim import SGD, Adam, Optimizer
 from switcher_lib.data import AUGMENTATIONS, Augment, Data, Split
 from switcher_lib.errors import DataError, TrainingStopped, unknown_name
 from switcher_lib.layers import AFFINE_MODULES
-from switcher_lib.precision import PRECISIONS, Precision, choose, computing_in
+from switcher_lib.precision import Precision, choose, computing_in
 from switcher_lib.progress import progress_bar
 from switcher_lib.switched import LossFn, Switched, evaluating
 
@@ -333,8 +333,6 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
     _check(epochs, batch_size, every, warmup, freeze, cost, stop_at, check_every, seed)
     _check_net(net, epochs, freeze)
     _check_functions(schedule=schedule, augment=augment, task_optimizer=task_optimizer, switcher_optimizer=switcher_optimizer)
-    if precision not in (*PRECISIONS, "auto"):
-        raise unknown_name("precision", precision, (*PRECISIONS, "auto"), "precision")
     precision = choose(precision, split.images.device)
     switched = net if isinstance(net, Switched) else None
     task = (task_optimizer or partial(SGD, lr=0.05, momentum=0.9, weight_decay=1e-4))((switched.model if switched else net).parameters())
