@@ -259,7 +259,7 @@ def test_a_wrong_batch_from_a_hard_coded_reshape_is_refused(monkeypatch):
         model.conv2.weight[:2], model.conv2.bias[:2] = 0, 0
     kept = sl.compact(model, x)
     assert kept.widths["conv2"] == (4, 4) and "fixed size 256" in kept.reasons["conv2"][0]
-    monkeypatch.setattr("switcher_lib.wiring._sizes", lambda function, node: ())
+    monkeypatch.setattr("switcher_lib.wiring._given_sizes", lambda function, node: ())
     with pytest.raises(sl.CertificateError, match="does not run .*sizes written into its code"):
         sl.compact(model, x)
 
