@@ -24,6 +24,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.overrides import TorchFunctionMode
 
 from switcher_lib.errors import CertificateError, SwitchError, SwitchWarning
+from switcher_lib.files import replacing
 from switcher_lib.layers import (
     AFFINE_MODULES, CONV_MODULES, TRANSPOSED_MODULES, SelectLinear, affine, everywhere, neuron_dim, uniform, weight_dims,
     weights_apart,
@@ -116,17 +117,12 @@ class Compacted:
         path : str or Path
             The file. :func:`load_compact` reads it back.
         """
-        path = Path(path)
         groups = {name: module.groups for name, module in _convolutions(self.model).items() if module.groups > 1}
         meta = {"format": FORMAT, "class": type(self.model).__name__, "groups": json.dumps(groups),
                 "original": json.dumps(self.original)}
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            tensors = {name: t.clone(memory_format=torch.contiguous_format) for name, t in self.model.state_dict().items()}
+        tensors = {name: t.clone(memory_format=torch.contiguous_format) for name, t in self.model.state_dict().items()}
+        with replacing(path) as part:
             part.write_bytes(serialized(tensors, metadata=meta))    # save_file would leave a file that only its owner can read
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
 
     def __str__(self) -> str:
         before, after = self.parameters

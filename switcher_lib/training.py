@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 from switcher_lib.data import AUGMENTATIONS, Augment, Data, Split
 from switcher_lib.errors import DataError, TrainingStopped, unknown_name
+from switcher_lib.files import replacing
 from switcher_lib.layers import AFFINE_MODULES
 from switcher_lib.precision import Precision, choose, computing_in
 from switcher_lib.progress import progress_bar
@@ -581,14 +581,10 @@ class _Checkpoint:
             return
         path = Path(self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
+        with replacing(path) as part:    # a killed run leaves the last whole checkpoint
             torch.save(dict(fingerprint=self._fingerprint, settings=self.settings, course=self.course, epochs_done=epochs_done,
                             net=self.net.state_dict(), records=self.history.records,
                             optimizers={k: o.state_dict() for k, o in self.optimizers.items() if o}), part)
-            os.replace(part, path)    # a killed run leaves the last whole checkpoint
-        finally:
-            part.unlink(missing_ok=True)
 
     def resume(self):
         if self.path is None or not Path(self.path).exists():

@@ -1,0 +1,29 @@
+"""Files that are whole or as they were before, whatever happens while they are written."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a place to write to, which takes a file's place if the block ends without an error.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file. Its folder has to exist.
+
+    Yields
+    ------
+    Path
+        A file beside it, named for this process; whatever is left of it is removed.
+    """
+    path = Path(path)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
