@@ -789,7 +789,8 @@ def _error(one, other, inputs, output=None):
             others = _tensors(other(inputs.clone()))
         except RuntimeError as failure:
             raise CertificateError(f"the compacted {type(one).__name__} does not run ({failure}); a forward() that "
-                                   "counts on sizes written into its code cannot be compacted.") from failure
+                                   "counts on sizes written into its code, or on more than one channel as x.squeeze() does, "
+                                   "cannot be compacted.") from failure
     if not outputs:
         raise SwitchError(f"{type(one).__name__} returns no tensor: there is nothing to compare.")
     shapes, other_shapes = ([tuple(y.shape) for y in found] for found in (outputs, others))

@@ -104,9 +104,9 @@ class Cat(nn.Module):
 class View(nn.Module):
     """Goes from channels to features by a function: by default a view that follows its input."""
 
-    def __init__(self, reshape=lambda x: x.view(x.size(0), -1)):
+    def __init__(self, reshape=lambda x: x.view(x.size(0), -1), features=4 * 64):
         super().__init__()
-        self.conv1, self.conv2, self.out = nn.Conv2d(2, 5, 3), nn.Conv2d(5, 4, 3), nn.Linear(4 * 64, 3)
+        self.conv1, self.conv2, self.out = nn.Conv2d(2, 5, 3), nn.Conv2d(5, 4, 3), nn.Linear(features, 3)
         self.reshape = reshape
 
     def forward(self, x):

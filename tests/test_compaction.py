@@ -264,6 +264,16 @@ def test_a_wrong_batch_from_a_hard_coded_reshape_is_refused(monkeypatch):
         sl.compact(model, x)
 
 
+def test_a_squeeze_that_would_take_the_last_channels_axis_is_refused():
+    x = networks.images(4, (2, 12, 12))
+    model = networks.built(lambda: networks.View(lambda x: x.mean((2, 3), keepdim=True).squeeze(), features=4))
+    assert sl.compact(model, x).widths["conv2"] == (4, 4)
+    with torch.no_grad():
+        model.conv2.weight[:3], model.conv2.bias[:3] = 0, 0
+    with pytest.raises(sl.CertificateError, match=r"more than one channel as x\.squeeze\(\) does"):
+        sl.compact(model, x)
+
+
 def test_another_batch_size_is_refused_in_so_many_words():
     full, halved = nn.Flatten(), nn.Sequential(nn.Flatten(), nn.Unflatten(1, (2, 3)), nn.Flatten(0, 1))
     x = torch.randn(4, 6)
