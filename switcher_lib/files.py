@@ -24,6 +24,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield part
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())    # else a power cut may leave the new name with nothing in it
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """What a network costs: parameters, multiply-accumulates, measured time."""
 
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -9,11 +10,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from switcher_lib.layers import AFFINE_MODULES, TRANSPOSED_MODULES, Conv, Transposed
+from switcher_lib.layers import AFFINE_MODULES, TRANSPOSED_MODULES
 from switcher_lib.wiring import modes_kept, untouched
 
 Name = TypeVar("Name")
-Counted = nn.Linear | Conv | Transposed
 
 
 def count_parameters(model: nn.Module) -> int:
@@ -65,7 +65,7 @@ def _weights(model: nn.Module) -> list[Tensor]:
 
 
 def macs_per_weight(model: nn.Module, example: Tensor) -> dict[str, int]:
-    """Return how often each weight of the Linear and Conv layers is multiplied for one input.
+    """Return how often each weight of the Linear and Conv layers, and of attention's projections, is multiplied for one input.
 
     Parameters
     ----------
@@ -82,14 +82,14 @@ def macs_per_weight(model: nn.Module, example: Tensor) -> dict[str, int]:
     """
     names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     places: dict[str, int] = {}
-    for module, here in _places(model, example):
-        if module.weight in names:      # a computed weight is no parameter
-            places[names[module.weight]] = places.get(names[module.weight], 0) + here
+    for weight, here in _places(model, example):
+        if weight in names:      # a computed weight is no parameter
+            places[names[weight]] = places.get(names[weight], 0) + here
     return places
 
 
-def _places(model: nn.Module, example: Tensor) -> list[tuple[Counted, int]]:
-    """Return (module, places for one input) for each call of a Linear or Conv layer while the model runs on two inputs.
+def _places(model: nn.Module, example: Tensor) -> list[tuple[Tensor, int]]:
+    """Return (weight, places for one input) for each use of a layer's weight while the model runs on two inputs.
 
     Two, for some models squeeze a single one away.
     """
@@ -98,11 +98,23 @@ def _places(model: nn.Module, example: Tensor) -> list[tuple[Counted, int]]:
     def count(module, args, kwargs, output):
         inputs = args[0] if args else kwargs["input"]
         numbers = inputs if isinstance(module, TRANSPOSED_MODULES) else output    # each of these is one kernel's, or row's
-        calls.append((module, -(-numbers.numel() // (module.weight.shape[0] * len(batch)))))
+        calls.append((module.weight, -(-numbers.numel() // (module.weight.shape[0] * len(batch)))))
+
+    def count_attention(module, args, kwargs, output):    # which uses its output projection's weight without calling that layer
+        given = dict(zip(("query", "key", "value"), args)) | kwargs
+        query, key, value = (given[name].numel() / (given[name].shape[-1] * len(batch)) for name in ("query", "key", "value"))
+        if module.in_proj_weight is not None:    # one matrix for the three, a third of it for each
+            calls.append((module.in_proj_weight, math.ceil((query + key + value) / 3)))
+        else:
+            calls.extend([(module.q_proj_weight, math.ceil(query)), (module.k_proj_weight, math.ceil(key)),
+                          (module.v_proj_weight, math.ceil(value))])
+        calls.append((module.out_proj.weight, math.ceil(query)))
 
     for module in model.modules():
         if isinstance(module, AFFINE_MODULES):
             hooks.append(module.register_forward_hook(count, with_kwargs=True))
+        elif isinstance(module, nn.MultiheadAttention):
+            hooks.append(module.register_forward_hook(count_attention, with_kwargs=True))
     try:
         with untouched(model), torch.no_grad():
             model.eval()(batch)
@@ -113,7 +125,9 @@ def _places(model: nn.Module, example: Tensor) -> list[tuple[Counted, int]]:
 
 
 def count_macs(model: nn.Module, example: Tensor) -> int:
-    """Return the multiply-accumulates (MACs, not FLOP) of Linear and Conv layers for one input.
+    """Return the multiply-accumulates (MACs, not FLOP) of Linear and Conv layers, and of attention's projections, for one input.
+
+    What has no weights, such as attention's products of queries and keys, is not counted.
 
     Parameters
     ----------
@@ -127,7 +141,7 @@ def count_macs(model: nn.Module, example: Tensor) -> int:
     int
         MACs for one input.
     """
-    return sum(places * module.weight.numel() for module, places in _places(model, example))
+    return sum(places * weight.numel() for weight, places in _places(model, example))
 
 
 @dataclass(frozen=True)
@@ -198,7 +212,8 @@ def compare_latency(models: Mapping[Name, nn.Module], x: Tensor, *, threads: int
                         times[name].append(1e3 * (time.perf_counter() - start))
     finally:
         torch.set_num_threads(before)
-    layout = "channels-last" if x.ndim == 4 and not x.is_contiguous() else "contiguous"
+    layouts = {"contiguous": x.is_contiguous(), "channels-last": x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)}
+    layout = next((name for name, so in layouts.items() if so), "strided")
     result: dict[Name, Latency] = {}
     for name, spent in times.items():
         low, median, high = statistics.quantiles(spent, n=4)

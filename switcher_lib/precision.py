@@ -40,8 +40,10 @@ class RoundedProducts(TorchFunctionMode):
         def rounded(value):
             return value.bfloat16().float() if isinstance(value, Tensor) else value
 
+        out = kwargs.get("out")
         with torch.autocast("cpu", enabled=False):
-            return func(*map(rounded, args), **{name: rounded(value) for name, value in kwargs.items()}).bfloat16()
+            result = func(*map(rounded, args), **{name: rounded(value) for name, value in kwargs.items() if name != "out"}).bfloat16()
+        return result if out is None else out.copy_(result)
 
 
 def _quick(device):

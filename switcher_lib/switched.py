@@ -135,7 +135,8 @@ class Switched(nn.Module):
                           stacklevel=2)
         self.level = level
         self.switcher = switchers.make(DEFAULT_SWITCHER[level] if switcher is None else switcher, self.sites, gate)
-        self.switcher.to(next(p.dtype for p in model.parameters() if p.is_floating_point()))
+        like = next(p for p in model.parameters() if p.is_floating_point())
+        self.switcher.to(like.device, like.dtype)
         self.refresh, self.flow, self.noise, self.price = refresh, flow, noise, price
         self.held = None
         self._stale, self._age = None, 0    # and task steps taken since the first

@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -268,7 +269,8 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
         of switcher steps after each epoch of task steps; or ``"joint"``: no turns, both step on one loss at live
         factors, and ``task_loss`` is that loss, cost term included.
     warmup : int, default 0
-        Epochs of the task network alone first, with all factors at 1; in [0, epochs].
+        Epochs of the task network alone first, with all factors at 1; in [0, epochs]. If they are all, the factors stay held:
+        ``net.release()`` comes before another fit that searches.
     freeze : float, default 0.0
         Fraction of the epochs, at the end, in which the factors are fixed and the task network goes on; in [0, 1). Rounded to
         whole epochs, and at least one.
@@ -348,7 +350,7 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
                  if isinstance(value, (int, float, str)) and name != "training"}
         settings |= dict(refresh=switched.refresh, flow=switched.flow, noise=switched.noise, price=switched.price, switcher=plain)
     history = History()
-    saved = _Checkpoint(net, {"task": task, "switcher": switch}, history, checkpoint, settings,
+    saved = _Checkpoint(net, split, {"task": task, "switcher": switch}, history, checkpoint, settings,
                         schedule if isinstance(schedule, str) else None)
     training = _Epochs(net, split, epochs, batch_size, every, cost if callable(cost) else lambda t: cost, task, switch,
                        SCHEDULES[schedule] if isinstance(schedule, str) else schedule, loss_fn,
@@ -356,7 +358,7 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
     start = saved.resume()
     seconds, switcher_steps = (history.last["seconds"], history.last["switcher_steps"]) if start else (0.0, 0)
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if split.images.is_cuda else ()):
         for epoch in range(start, epochs):
             torch.manual_seed(seed * 1_000_003 + epoch)
             order = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
@@ -373,7 +375,7 @@ def fit(net: nn.Module, data: Data | Split, epochs: int = 20, *, batch_size: int
             if switched:
                 structure = switched.structure()
                 record |= dict(on={key: on for key, (_, on) in structure.sites.items()}, parameters=structure.parameters[1])
-            if validation is not None:
+            if validation is not None and len(validation):
                 result = evaluate(net, validation, loss_fn=loss_fn)
                 record |= dict(validation_loss=result.loss, validation_accuracy=result.accuracy)
             history.records.append(record)
@@ -472,6 +474,15 @@ class _Epochs:
         return i % self.check_every == 0 or i == self.steps - 1
 
 
+def _plain(value):
+    """NumPy's numbers as Python's, at any depth: torch.load(weights_only=True), which reads a checkpoint, takes no others."""
+    if isinstance(value, dict):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _mean(losses):
     return float(torch.stack(losses).mean()) if losses else None
 
@@ -489,7 +500,9 @@ def _check(epochs, batch_size, every, warmup, freeze, cost, stop_at, check_every
         raise ValueError(f"freeze={freeze!r} must be a fraction in [0, 1).")
     frozen_from = _frozen_from(epochs, freeze)
     if freeze and frozen_from == epochs:
-        raise ValueError(f"freeze={freeze} is less than half an epoch of epochs={epochs}: none would be frozen.")
+        raise ValueError(f"freeze={freeze} is half an epoch of epochs={epochs} or less: none would be frozen.")
+    if frozen_from == 0:
+        raise ValueError(f"freeze={freeze} would freeze all of epochs={epochs}: the switcher would never learn.")
     if warmup > frozen_from:
         raise ValueError(f"warmup={warmup} and freeze={freeze} overlap: of epochs={epochs}, the last {epochs - frozen_from} are "
                          "frozen. Lower one of them.")
@@ -550,11 +563,16 @@ def _all_off(net, factors):
     return {site.key for site in net.sites if not (factors[site.key] != 0).any()}
 
 
+def _digest(told):
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
 @dataclass
 class _Checkpoint:
     """A training run's file: the run can be left, and taken up again."""
 
     net: nn.Module
+    split: Split
     optimizers: dict[str, Optimizer | None]
     history: History
     path: str | PathLike[str] | None
@@ -563,18 +581,27 @@ class _Checkpoint:
 
     def __post_init__(self):
         self.course = {} if self.schedule is None else {"schedule": self.schedule}
+        if self.path is not None:
+            images, labels = self.split.images, self.split.labels
+            told = {"data": [list(images.shape), *(hashlib.sha256(part.cpu().double().numpy().tobytes()).hexdigest()
+                                                   for part in (images[:8], labels))],
+                    "layers": repr(self.net)}    # such as a dropout's p
+            if isinstance(self.net, Switched):
+                told["sites"] = [(site.key, *(axis.name for axis in site.face_axes)) if self.net.level == "neuron" else site.key
+                                 for site in self.net.sites]
+            self.course |= {f"{name} (digest)": _digest(one)[:8] for name, one in told.items()}
         for name, optimizer in self.optimizers.items():
             if optimizer:
                 self.course[f"{name}_optimizer"] = type(optimizer).__name__
                 for i, group in enumerate(optimizer.param_groups):
-                    self.course |= {f"{name}_optimizer, group {i}, {key}": repr(value) for key, value in group.items()
+                    self.course |= {f"{name}_optimizer, group {i}, {key}": repr(_plain(value)) for key, value in group.items()
                                     if isinstance(value, (int, float, str, tuple))}
 
     @property
     def _fingerprint(self):
         shapes = {name: list(p.shape) for name, p in self.net.named_parameters()}
         kinds = [type(module).__name__ for module in self.net.modules()]    # a gate or an activation has no shape
-        return hashlib.sha256(json.dumps([shapes, kinds, self.settings], sort_keys=True).encode()).hexdigest()
+        return _digest([shapes, kinds, self.settings])
 
     def save(self, epochs_done):
         if self.path is None:
@@ -582,9 +609,9 @@ class _Checkpoint:
         path = Path(self.path)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part:    # a killed run leaves the last whole checkpoint
-            torch.save(dict(fingerprint=self._fingerprint, settings=self.settings, course=self.course, epochs_done=epochs_done,
+            torch.save(dict(fingerprint=self._fingerprint, settings=_plain(self.settings), course=self.course, epochs_done=epochs_done,
                             net=self.net.state_dict(), records=self.history.records,
-                            optimizers={k: o.state_dict() for k, o in self.optimizers.items() if o}), part)
+                            optimizers={k: _plain(o.state_dict()) for k, o in self.optimizers.items() if o}), part)
 
     def resume(self):
         if self.path is None or not Path(self.path).exists():

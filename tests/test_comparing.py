@@ -67,6 +67,7 @@ def test_without_any_spread_nothing_is_settled():
 
 @pytest.mark.parametrize("a, b, level, message", [
     ([1.0], B, 0.95, "a has 1 run; a spread needs at least 2"), (A, [], 0.95, "b has 0 runs"), (A, B, 1.0, "level=1.0 must be in"),
+    ([1.0, math.nan], B, 0.95, "a=.*nan.* has a run that is not finite"),
 ])
 def test_bad_runs_are_refused(a, b, level, message):
     with pytest.raises(ValueError, match=message):
@@ -80,6 +81,9 @@ def test_holm_settles_until_the_first_that_fails():
     assert holm([]) == []
     with pytest.raises(ValueError, match="level=0 must be in"):
         holm([0.1], 0)
+    for p in (math.nan, -3.0, 7.0):
+        with pytest.raises(ValueError, match=f"ps has {p}"):
+            holm([0.001, p])
 
 
 def test_a_page_reads_what_is_complete_and_says_what_is_not(monkeypatch, tmp_path, capsys):

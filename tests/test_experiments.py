@@ -609,10 +609,16 @@ BAD_SPECS = {
     "other images": (spoilt("dense", model={"in_shape": [3, 28, 28]}), r"dense: lenet_300_100 has in_shape=\(3, 28, 28\), but digits has"),
     "other classes": (spoilt("dense", model={"num_classes": 11}), "num_classes=11, but digits has 10; say model={'num_classes': 10}"),
     "no meaning": (spoilt("dense", finetune={}), "finetune has no meaning with kind='plain'"),
+    "a plain network's cost": (spoilt("dense", fit={"epochs": 1, "cost": {"start": 0, "end": 2, "until": 0.5}}), "fit: cost has no meaning"),
+    "lists for names": (spoilt(switcher=["row"]), r"switcher=\['row'\] is not"),
+    "a list for a level": (spoilt(switched={"level": ["neuron"]}), r"level=\['neuron'\] is not"),
+    "a list for a gate": (spoilt(options={"gate": ["clamp"]}), r"gate=\['clamp'\] is not"),
+    "the end of a pretraining": (spoilt(pretrain={"until_epoch": 3, "task_sgd": SGD}, finetune={"until_epoch": 4, "task_sgd": SGD}),
+                                 "until_epoch=4 must be an integer above the 5"),
     "noise in the wrong place": (spoilt(noise=0.1), "noise belongs into switched"),
     "no plain data": (spoilt("dense", model={"widths": (30, 10)}), "plain data"),
     "a source": (spoilt("random", same_count_as="swicher"), "same_count_as='swicher'.*did you mean 'switcher'"),
-    "a plain source": (spoilt("random", same_count_as="dense"), "'dense' is plain"),
+    "a plain source": (spoilt("random", same_count_as="dense"), "'dense' is of kind 'plain'"),
     "itself": (spoilt("random", same_count_as="random"), "takes its structure over from another method itself"),
     "a cycle": ({**TINY.methods, "a": {**DENSE, "same_count_as": "b"}, "b": {**DENSE, "same_structure_as": "a"}},
                 "'b' takes its structure over from another method itself"),
@@ -1057,6 +1063,49 @@ def test_committed_times_are_of_the_shapes_in_the_committed_results(path):
     for line in times:
         record = results.find(line["method"], line["point"], experiment.seeds[0])
         assert count_parameters(rebuild(record, experiment)) == line["parameters"]
+
+
+def test_the_dense_network_that_is_timed_has_the_experiments_own_options(tmp_path, monkeypatch):
+    options = {"in_shape": [1, 28, 28], "num_classes": 10, "widths": [7, 5]}
+    experiment = Experiment("?", "lenet_300_100", "mnist", {"dense": {**DENSE, "model": options}}, seeds=(0,))
+    record = dict(method="dense", seed=0, spec=experiment.methods["dense"], sites={}, mask={})
+    (tmp_path / "x.json").write_text(json.dumps({"format": 1, "runs": [record]}))
+    real = latency.compare_latency
+    monkeypatch.setattr(latency, "check", lambda *told: None)
+    monkeypatch.setattr(latency, "compare_latency", lambda nets, x, runs: real(nets, x, runs=3, warmup=1))
+    monkeypatch.setattr(data, "load", lambda name: data.from_tensors(
+        "mnist", (torch.rand(64, 1, 28, 28), torch.arange(64) % 10), (torch.rand(9, 1, 28, 28), torch.arange(9)), num_classes=10))
+    times = latency.measure("x", experiment, tmp_path)
+    assert {line["parameters"] for line in times} == {784 * 7 + 7 + 7 * 5 + 5 + 5 * 10 + 10}
+
+
+@pytest.mark.parametrize("change, words", [
+    ({"options": {"hidden": 0}}, "hidden=0"), ({"options": {"saturation": -1}}, "saturation=-1"), ({"options": {"reads": "x"}}, "reads='x'"),
+    ({"switched": {"refresh": 0}}, "refresh=0"), ({"switched": {"face": "x"}}, "face='x'"), ({"switched": {"skip": "fc1"}}, "skip"),
+    ({"switched": {"flow": True, "refresh": 4}}, "flow=True needs"),
+    ({"switcher": "magnitude", "options": {"budget": 9}, "fit": {"epochs": 2, "freeze": 0.5}}, "freeze=0.5 fixes the structure"),
+    ({"model": {"widths": [0, "a"]}}, "widths"),
+])
+def test_what_only_a_model_or_a_switcher_refuses_is_refused_before_anything_is_trained(change, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "run_one", fake_run(ran := []))
+    monkeypatch.setattr(runner, "pretrain_one", lambda *told: ran.append(told))
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match=f"^switcher: .*{words}"):
+        runner.run("x", folder=tmp_path, progress=False, experiment=replace(TINY, methods=spoilt(**change)))
+    assert not ran and torch.equal(before, torch.get_rng_state())
+    runner.run("x", folder=tmp_path, progress=False, experiment=TINY)
+    assert ran
+
+
+@pytest.mark.parametrize("field", ["curve", "tuning"])
+def test_a_text_is_no_truth(field):
+    with pytest.raises(ValueError, match=f"{field}='false' must be true or false"):
+        replace(TINY, **{field: "false"})
+
+
+def test_a_missing_way_to_augment_may_be_written_out():
+    path = spoilt("dense", fit={"epochs": 1, "augment": None})
+    assert replace(TINY, methods=path).spec("dense")["fit"]["augment"] is None
 
 
 def test_latency_is_measured_on_the_datas_images(tmp_path, monkeypatch):

@@ -45,6 +45,38 @@ def test_strides_groups_sequences_and_computed_weights_are_counted():
     assert metrics.count_macs(nn.utils.parametrizations.weight_norm(nn.Linear(4, 6)), torch.zeros(1, 4)) == 24
 
 
+@pytest.mark.parametrize("kdim, vdim", [(None, None), (5, 7)])
+def test_attentions_four_projections_are_counted(kdim, vdim):
+    attention = nn.MultiheadAttention(8, 2, kdim=kdim, vdim=vdim, batch_first=True)
+
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = attention
+
+        def forward(self, x):    # 3 queries, 4 keys
+            return self.attention(x[:, :3], key=x[:, :, :kdim or 8], value=x[:, :, :vdim or 8])[0]
+
+    places = metrics.macs_per_weight(Reads(), torch.randn(2, 4, 8))
+    assert places["attention.out_proj.weight"] == 3
+    if kdim is None:    # one matrix for the three: 3, 4 and 4 places, of which it can tell one number
+        assert places["attention.in_proj_weight"] == 4
+    else:
+        assert [places[f"attention.{name}_proj_weight"] for name in "qkv"] == [3, 4, 4]
+        assert metrics.count_macs(Reads(), torch.randn(2, 4, 8)) == 3 * 64 + 4 * 8 * 5 + 4 * 8 * 7 + 3 * 64
+
+
+def test_an_encoders_layer_counts_what_its_projections_do():
+    encoder = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    assert metrics.count_macs(encoder, torch.randn(2, 5, 16)) == 5 * (4 * 16 * 16 + 2 * 16 * 32)
+
+
+def test_the_layout_of_a_measured_input_is_told_as_it_is():
+    x = torch.zeros(2, 3, 4, 4)
+    for given, layout in ((x, "contiguous"), (x.to(memory_format=torch.channels_last), "channels-last"), (x[..., ::2], "strided")):
+        assert metrics.latency(nn.Identity(), given, runs=3, warmup=0).layout == layout
+
+
 def test_counting_leaves_the_model_as_it_was():
     net = networks.conv(norm=True)
     net.bn2.eval()

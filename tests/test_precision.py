@@ -135,6 +135,12 @@ def test_any_processor_is_about_as_quick_as_with_float32(lacking, monkeypatch):
     assert seconds("bfloat16") < 2.5 * seconds("float32")
 
 
+def test_a_product_goes_where_it_is_sent():
+    p, q, out = drawn(3, 4), drawn(4, 2, seed=1), torch.zeros(3, 2, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16), RoundedProducts():
+        assert torch.matmul(p, q, out=out) is out and torch.equal(out, torch.matmul(p, q)) and out.any()
+
+
 def test_a_precision_that_is_none_is_refused():
     with pytest.raises(ValueError, match="precision='bf16' is not a precision; did you mean 'bfloat16'?"):
         with precision.computing_in("bf16", CPU):

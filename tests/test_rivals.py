@@ -408,6 +408,24 @@ def test_slimming_cuts_the_smallest_gammas_of_either_sign():
     assert s["conv1"].tolist() == [1, 1, 0, 0, 1] and s["conv2"].tolist() == [0, 1, 1, 1]
 
 
+def test_slimming_reads_every_gamma_of_a_neuron():
+    torch.manual_seed(0)
+    flat = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 2))
+    tied = networks.Bottleneck()
+    for model, x, options, gammas in ((flat, torch.randn(2, 1, 4, 4), {}, ["2.weight"]),
+                                      (tied, networks.inputs(tied), {"tied": True}, ["bn0.weight", "bn1.weight", "bn2.weight", "bn3.weight"])):
+        net = sl.Switched(model, x, switcher=partial(sl.SlimmingSwitcher, budget=9, strength=1.0), **options)
+        with torch.no_grad():
+            for name in gammas:
+                p = model.get_parameter(name)
+                p.copy_(torch.arange(1.0, len(p) + 1) * -1)
+        assert net.switcher.penalty(net.params()).item() == sum(p.abs().sum().item() for p in map(model.get_parameter, gammas))
+        assert {key: tuple(one.shape) for key, one in net.switcher.importance(net).items()} == {
+            site.key: (site.size,) for site in net.sites}
+        if model is flat:    # a channel's four
+            assert net.switcher.importance(net)["0"].tolist() == [2.5, 6.5, 10.5]
+
+
 def test_slimming_brings_free_scales_where_there_is_no_batch_norm():
     model = nn.Sequential(networks.conv(norm=True, classes=6, side=16), nn.ReLU(), nn.Linear(6, 3))
     net = slim(model=networks.mlp((6, 5, 4, 3)))
@@ -447,7 +465,7 @@ def test_a_batch_norm_behind_a_concatenation_gives_each_site_its_own_gammas():
     net = slim(model=CatNorm())
     gamma = net.model.norm.weight
     scales = net.switcher.scales(net.params())
-    assert torch.equal(scales["left"], gamma[:3]) and torch.equal(scales["right"], gamma[3:])
+    assert torch.equal(scales["left"][:, 0], gamma[:3]) and torch.equal(scales["right"][:, 0], gamma[3:])
     assert net.switcher.penalty(net.params()).item() == pytest.approx(0.01 * (gamma.abs().sum().item() + 5), rel=1e-5)
     net.switcher.after_step(net, 1.0)
     assert net.structure().parameters[1] < net.structure().parameters[0]

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from functools import partial
 
 import networks
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -428,7 +429,9 @@ def test_images_are_augmented_by_name_or_by_function_and_stay_channels_last():
     (dict(seed=-1), "seed=-1 must be an integer of at least 0"),
     (dict(seed="a"), "seed='a'"),
     (dict(freeze="half"), "freeze='half' must be a fraction in [0, 1)"),
-    (dict(epochs=3, freeze=0.1), "freeze=0.1 is less than half an epoch of epochs=3: none would be frozen"),
+    (dict(epochs=3, freeze=0.1), "freeze=0.1 is half an epoch of epochs=3 or less: none would be frozen"),
+    (dict(epochs=2, freeze=0.25), "freeze=0.25 is half an epoch of epochs=2 or less: none would be frozen"),
+    (dict(epochs=3, freeze=0.9), "freeze=0.9 would freeze all of epochs=3: the switcher would never learn"),
     (dict(cost=float("nan")), "cost=nan"),
     (dict(precision="float16"), "precision='float16' is not a precision; did you mean 'bfloat16'? Known: auto, bfloat16, float32."),
     (dict(augment="crop"), "augment='crop' is not a way to augment; did you mean 'crop_flip'? Known: crop_flip."),
@@ -581,15 +584,23 @@ def test_a_cut_that_would_come_after_the_freeze_is_refused():
 
 
 def test_a_checkpoint_of_another_course_is_refused_and_names_what_is_another(tmp_path):
-    def run(epochs=2, **options):
-        net = sl.Switched(networks.mlp(), torch.randn(2, 6), switcher="free")
-        return sl.fit(net, networks.split(40), **{"epochs": epochs, "checkpoint": tmp_path / "run.pt", "progress": False, **options})
+    def leaky(slope):
+        return nn.Sequential(nn.Linear(6, 5), nn.LeakyReLU(slope), nn.Linear(5, 3))
+
+    split = networks.split(40)
+    other = sl.data.Split(split.images, split.labels.flip(0))
+
+    def run(epochs=2, data=split, model=leaky(0.1), face="incoming", **options):
+        net = sl.Switched(model, torch.randn(2, 6), switcher="free", face=face)
+        return sl.fit(net, data, **{"epochs": epochs, "checkpoint": tmp_path / "run.pt", "progress": False, **options})
 
     run()
     for options, words in ((dict(schedule="constant"), "its schedule is cosine, this run's constant"),
                            (dict(task_optimizer=partial(SGD, lr=0.1)), "its task_optimizer, group 0, lr is 0.05, this run's 0.1"),
                            (dict(task_optimizer=Adam), "its task_optimizer is SGD, this run's Adam"),
-                           (dict(switcher_optimizer=partial(Adam, lr=1e-2)), "its switcher_optimizer, group 0, lr is 0.001")):
+                           (dict(switcher_optimizer=partial(Adam, lr=1e-2)), "its switcher_optimizer, group 0, lr is 0.001"),
+                           (dict(data=other), r"its data \(digest\) is"), (dict(model=leaky(0.2)), r"its layers \(digest\) is"),
+                           (dict(face="outgoing"), r"its sites \(digest\) is")):
         with pytest.raises(ValueError, match=f"belongs to another run: {words}"):
             run(**options)
     assert len(run(epochs=2).records) == 2
@@ -598,6 +609,36 @@ def test_a_checkpoint_of_another_course_is_refused_and_names_what_is_another(tmp
     del older["course"]
     torch.save(older, tmp_path / "run.pt")
     assert len(run(schedule="constant").records) == 2
+
+
+def test_a_run_with_numpys_numbers_can_be_taken_up_again(tmp_path):
+    def run(epochs):
+        net = sl.Switched(networks.mlp(), torch.randn(2, 6), switcher="free")
+        return sl.fit(net, networks.split(40), epochs=epochs, freeze=np.float64(0.5), cost=np.float64(0.1), progress=False,
+                      checkpoint=tmp_path / "run.pt", task_optimizer=partial(SGD, lr=np.float64(0.05)))
+
+    first = run(epochs=2)
+    assert run(epochs=2).records == first.records
+
+
+def test_data_without_a_validation_split_are_trained_on_to_the_end():
+    split = networks.split(40, shape=(1, 2, 3))
+    data = sl.data.from_tensors("mine", (split.images, split.labels), (split.images, split.labels), num_classes=3)
+    history = sl.fit(nn.Sequential(nn.Flatten(), networks.mlp()), data, epochs=2, progress=False)
+    assert len(data.validation) == 0 and len(history.records) == 2 and "validation_loss" not in history.last
+
+
+def test_the_switcher_goes_where_the_model_is():
+    told = []
+
+    class Moved(sl.RowSwitcher):
+        def to(self, *where):
+            told.append(where)
+            return super().to(*where)
+
+    model = networks.mlp().double()
+    sl.Switched(model, torch.randn(2, 6, dtype=torch.double), switcher=Moved)
+    assert told == [(next(model.parameters()).device, torch.double)]
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_nothing_behind(tmp_path, monkeypatch):

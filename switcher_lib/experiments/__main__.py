@@ -9,7 +9,7 @@ from switcher_lib.experiments.catalogue import EXPERIMENTS
 from switcher_lib.experiments.latency import measure
 from switcher_lib.experiments.results import Results
 from switcher_lib.experiments.runner import get, run
-from switcher_lib.experiments.specs import Experiment, check_seeds, read_experiment
+from switcher_lib.experiments.specs import Experiment, check_methods, check_seeds, read_experiment
 from switcher_lib.experiments.tables import table, text
 
 
@@ -69,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(f"{line['median']:9.4f} ms at batch {line['batch']:3}  {line['method']}"
                       f"{'' if line['point'] is None else ' at ' + format(line['point'], ',')}")
             return
+        check_methods(options.methods, experiment)
         results = Results(Path(options.folder) / f"{name}.json")
         if options.draft:
             print("DRAFT: these results need not keep the rules of comparison.")

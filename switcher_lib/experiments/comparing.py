@@ -114,7 +114,9 @@ def _of(runs: Row | Iterable[float], name: str) -> tuple[float, float, int]:
     if isinstance(runs, Row):
         (mean, std), count = runs.accuracy, len(runs.seeds)
     else:
-        runs = list(runs)
+        runs = [float(run) for run in runs]
+        if not all(map(math.isfinite, runs)):
+            raise ValueError(f"{name}={runs!r} has a run that is not finite; say beside the comparison what became of it.")
         mean, std, count = (statistics.fmean(runs), statistics.stdev(runs), len(runs)) if len(runs) > 1 else (0, 0, len(runs))
     if count < 2:
         raise ValueError(f"{name} has {count} run{'s' * (count != 1)}; a spread needs at least 2.")
@@ -142,6 +144,9 @@ def holm(ps: Sequence[float], level: float = 0.05) -> list[bool]:
     """
     if not 0 < level < 1:
         raise ValueError(f"level={level!r} must be in (0, 1).")
+    for p in ps:
+        if not 0 <= p <= 1:
+            raise ValueError(f"ps has {p!r}; each p must be in [0, 1].")
     settled = [False] * len(ps)
     for rank, i in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
         if ps[i] > level / (len(ps) - rank):

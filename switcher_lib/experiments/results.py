@@ -50,14 +50,14 @@ class Results:
         if self.path.exists():
             try:
                 content = json.loads(self.path.read_text())
-                runs = content["runs"] if content["format"] == FORMAT else None
-                for record in runs or ():
+                version, runs = content["format"], content["runs"]
+                for record in runs if version == FORMAT else ():
                     key(record), record["spec"]
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ValueError(f"{self.path} is not a results file ({type(error).__name__}: {error}); move it away to start "
                                  "again.") from error
-            if runs is None:
-                raise ValueError(f"{self.path} has format {content['format']!r}; this version reads {FORMAT}. Use the version "
+            if version != FORMAT:
+                raise ValueError(f"{self.path} has format {version!r}; this version reads {FORMAT}. Use the version "
                                  "that wrote it, or move it away to start again.")
             self.runs = runs
 

@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -21,18 +22,18 @@ from torch.optim import SGD, Adam
 from switcher_lib import data as data_module
 from switcher_lib import models
 from switcher_lib.compaction import compact, fold, fold_batchnorm
-from switcher_lib.errors import DataError, TrainingStopped, unknown_name
+from switcher_lib.errors import DataError, SwitchError, SwitchWarning, TrainingStopped, unknown_name
 from switcher_lib.experiments import transfer
 from switcher_lib.experiments.catalogue import EXPERIMENTS
 from switcher_lib.experiments.protocol import ProtocolError
 from switcher_lib.experiments.results import WHERE, Record, Results, at, beside_or_told, differences, follows, key, pack, unpack
-from switcher_lib.experiments.specs import Experiment, check_seeds, priced, ramp
+from switcher_lib.experiments.specs import Experiment, check_methods, check_seeds, priced, ramp
 from switcher_lib.experiments.tables import Row, table
 from switcher_lib.metrics import count_macs, count_nonzero_parameters, count_nonzero_weights, macs_per_weight
 from switcher_lib.progress import progress_bar
 from switcher_lib.switched import Switched
 from switcher_lib.switchers import SWITCHERS, FixedSwitcher, RandomSwitcher
-from switcher_lib.training import evaluate, fit, keep_zeros, seed_everything
+from switcher_lib.training import _check_net, evaluate, fit, keep_zeros, seed_everything
 
 PARTS = ("fit", "search", "finetune")    # of a run, each with its checkpoint; several runs share that of "pretrain"
 NOTHING = "there is no structure to take over: "    # how the reason begins why a run stopped that depends on another
@@ -86,9 +87,7 @@ def stored(name: str, methods: Iterable[str] | None = None) -> tuple[Results | N
     """
     experiment = get(name)
     methods = list(methods or experiment.methods)
-    for method in methods:
-        if method not in experiment.methods:
-            raise unknown_name("methods", method, experiment.methods, "method of this experiment")
+    check_methods(methods, experiment)
     path = beside_or_told(f"{name}.json", f"run {name}")
     if path is None:
         return None, {}
@@ -171,10 +170,8 @@ def run(name: str, seeds: Iterable[int] | None = None, methods: Sequence[str] | 
         If a result cannot be written; the file stays as it was.
     """
     experiment = experiment or get(name)
-    for method in methods or ():
-        if method not in experiment.methods:
-            raise unknown_name("methods", method, experiment.methods, "method of this experiment")
-    seeds = experiment.seeds if seeds is None else tuple(seeds)
+    check_methods(methods, experiment)
+    seeds = experiment.seeds if seeds is None else tuple(seeds) if isinstance(seeds, Iterable) else seeds
     check_seeds(seeds)
     for what, value in (("jobs", jobs), ("threads", threads)):
         if value is not None and (not isinstance(value, int) or value < 1):
@@ -193,6 +190,7 @@ def run(name: str, seeds: Iterable[int] | None = None, methods: Sequence[str] | 
         for task in waiting:
             if experiment.source(*task) not in todo:
                 _needed(experiment, results, task)    # says now what would be missing then
+        _try_out(experiment, todo)
         bar = progress_bar(len(todo), name, progress)
         work: Any
         calls: list[tuple[Any, ...]]
@@ -222,6 +220,25 @@ def run(name: str, seeds: Iterable[int] | None = None, methods: Sequence[str] | 
                                      or all(_done(experiment, results, task) for task in experiment.tasks())):
             shutil.rmtree(checkpoints)
     return results
+
+
+def _try_out(experiment, tasks):
+    """Build what each task will train: an argument that only a model or a switcher knows of is refused now, not after hours.
+
+    In a fork of the random numbers, so that nothing else is drawn otherwise.
+    """
+    example = torch.zeros(2, *data_module.form(experiment.data)[0])
+    for method, point in dict.fromkeys((method, point) for method, point, _ in tasks):
+        spec = experiment.spec(method, point)
+        try:
+            with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+                warnings.simplefilter("ignore", SwitchWarning)    # the run itself will say it
+                model = models.make(experiment.model, **spec.get("model", {}))
+                if spec["kind"] == "switched":
+                    net, settings = searching(spec, model, example, seed=0)
+                    _check_net(net, settings.get("epochs", 20), settings.get("freeze", 0.0))
+        except (TypeError, ValueError, SwitchError) as error:
+            raise ValueError(f"{method}{at(point)}: {error}") from error
 
 
 @contextmanager
@@ -480,8 +497,8 @@ class _Run:
 
     def _transfer(self):
         """Train a network and decide on its structure in one pass; return the switched network."""
-        net, history, self.search_seconds = transfer.cut(self.spec, self.experiment.model, self.data.name, self.data.example,
-                                                         self.seed, self.experiment.tuning)
+        net, history, self.search_seconds = transfer.cut(self.spec, self.experiment.model, self.data.name, self.data.example.cpu(),
+                                                         self.seed, self.experiment.tuning)    # a pass: the CPU is quick enough
         self._count(history)
         self.start = {site.key: site.size for site in net.sites}
         return net
@@ -511,7 +528,7 @@ class _Run:
         else:
             make = partial(RandomSwitcher, off={key: total - on for key, (total, on) in self.other["sites"].items()})
         options = {name: value for name, value in self.other["spec"]["switched"].items() if name in WHERE}
-        net = Switched(model, self.data.example, switcher=make, **options)
+        net = Switched(model.to(self.device), self.data.example, switcher=make, **options)
         self._note(net)
         self.start = {key: on for key, (_, on) in self.sites.items()}
         return keep_zeros(fold(net)) if self.level == "connection" else compact(net, self.data.example).model

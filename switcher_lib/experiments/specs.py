@@ -100,8 +100,11 @@ class Experiment:
     def __post_init__(self) -> None:
         for name, value, known, kind in (("model", self.model, models.known(), "model"),
                                          ("data", self.data, data_module.known(), "data set")):
-            if value not in known:
+            if not _one_of(value, known):
                 raise unknown_name(name, value, known, kind)
+        for name, flag in (("curve", self.curve), ("tuning", self.tuning)):
+            if not isinstance(flag, bool):
+                raise ValueError(f"{name}={flag!r} must be true or false.")
         if not isinstance(self.methods, dict) or not self.methods:
             raise ValueError(f"methods={self.methods!r} must name at least one method: {{name: specification}}.")
         check_seeds(self.seeds)
@@ -145,7 +148,7 @@ class Experiment:
                 raise ValueError(f"{where}: {part}={other!r} takes its structure over from another method itself; name one "
                                  "that finds its own.")
             if source["kind"] != "switched":
-                raise ValueError(f"{where}: {part}={other!r} is plain and has no structure to take over.")
+                raise ValueError(f"{where}: {part}={other!r} is of kind {source['kind']!r} and has no structure to take over.")
 
     def points(self, method: str) -> tuple[int | None, ...]:
         """Return a method's operating points; (None,) if it has none."""
@@ -177,7 +180,7 @@ class Experiment:
               seeds: Iterable[int] | None = None) -> list[tuple[str, int | None, int]]:
         """Return every (method, point, seed), for some methods and seeds or for all."""
         return [(method, point, seed) for seed in (self.seeds if seeds is None else seeds)
-                for method in (methods or self.methods) for point in self.points(method)]
+                for method in (self.methods if methods is None else methods) for point in self.points(method)]
 
 
 def form_of(model: str, spec: Mapping[str, Any]) -> tuple[tuple[int, int, int], int]:
@@ -221,7 +224,7 @@ def check_spec(spec: Any, where: str, model: str = "lenet_300_100") -> None:
     if not isinstance(spec, dict):
         raise ValueError(f"{where}: {spec!r} must be a specification: an object with the fields {', '.join(FIELDS)}.")
     _only(where, "specification", spec, FIELDS)
-    if spec.get("kind") not in KINDS:
+    if not _one_of(spec.get("kind"), KINDS):
         raise unknown_name(f"{where}: kind", spec.get("kind"), KINDS, "kind")
     if "same_count_as" in spec and "same_structure_as" in spec:
         raise ValueError(f"{where}: same_count_as and same_structure_as exclude each other.")
@@ -252,20 +255,23 @@ def check_spec(spec: Any, where: str, model: str = "lenet_300_100") -> None:
         _check_optimizer(where, "switcher_adam", Adam, spec["switcher_adam"])
         _check_switched(where, spec)
         for part in [part for part in ("pretrain", "finetune") if part in spec]:
-            _check_plain_fit(where, part, spec[part], {**spec["fit"], "before": spec.get("pretrain", {}).get("epochs", 0)})
+            before = spec.get("pretrain", {})
+            _check_plain_fit(where, part, spec[part], {**spec["fit"], "before": before.get("epochs", before.get("until_epoch", 0))})
+    elif "cost" in spec["fit"]:
+        raise ValueError(f"{where}: fit: cost has no meaning with kind={spec['kind']!r}: no switcher is charged.")
     if transferred:
         _check_transfer(where, spec, model)
 
 
 def _check_transfer(where, spec, model):
     """What cuts, and what it has learned on."""
-    if spec["switcher"] not in RULES:
+    if not _one_of(spec["switcher"], RULES):
         raise unknown_name(f"{where}: switcher", spec["switcher"], RULES, "switcher of a transfer")
     _only(where, f"options of {spec['switcher']}", spec["options"], RULES[spec["switcher"]])
     _needs(where, f"options of {spec['switcher']}", spec["options"], {}, ("budget",))
     if not _at_least_one(spec["options"]["budget"]):
         raise ValueError(f"{where}: options: budget={spec['options']['budget']!r} must be an integer of at least 1.")
-    if (scope := spec["options"].get("scope", "global")) not in SCOPES:
+    if not _one_of(scope := spec["options"].get("scope", "global"), SCOPES):
         raise unknown_name(f"{where}: options: scope", scope, SCOPES, "scope")
     _only(where, "switched", spec["switched"], {"switch_inputs"})
     if "finetune" in spec:
@@ -277,7 +283,7 @@ def _check_transfer(where, spec, model):
     arguments = set(inspect.signature(learn_across).parameters) - {"data", "progress", "loss_fn"}
     _only(where, "learn", learn, arguments | {"data", "fit", "task_sgd"})
     _needs(where, "learn", learn, {"networks": "[seed, widths] of each"}, ("networks", "data", "fit", "task_sgd"))
-    if learn["data"] not in data_module.known():
+    if not _one_of(learn["data"], data_module.known()):
         raise unknown_name(f"{where}: learn: data", learn["data"], data_module.known(), "data set")
     if not isinstance(learn["fit"], dict):
         raise ValueError(f"{where}: learn: fit={learn['fit']!r} must be an object.")
@@ -298,11 +304,11 @@ def _check_switched(where, spec):
         price_weights(spec["switched"].get("price", "parameters"))
     except ValueError as error:
         raise ValueError(f"{where}: switched: {error}") from error
-    if (level := spec["switched"].get("level", "neuron")) not in DEFAULT_SWITCHER:
+    if not _one_of(level := spec["switched"].get("level", "neuron"), DEFAULT_SWITCHER):
         raise unknown_name(f"{where}: level", level, DEFAULT_SWITCHER, "level")
     _check_noise(where, "switched: noise", spec["switched"].get("noise", 0.0))
     for field in ("switcher", "inside"):
-        if field in spec and spec[field] not in SWITCHERS:
+        if field in spec and not _one_of(spec[field], SWITCHERS):
             raise unknown_name(f"{where}: {field}", spec[field], SWITCHERS, "switcher")
     if (spec["switcher"] == "shuffled") != ("inside" in spec):
         raise ValueError(f"{where}: inside ({FIELDS['inside']}) and switcher='shuffled' need each other.")
@@ -313,7 +319,7 @@ def _check_switched(where, spec):
     del known["sites"]
     _only(where, f"options of {name}", options, known)
     _needs(where, f"options of {name}", options, {}, [key for key, p in known.items() if p.default is p.empty])
-    if "gate" in options and options["gate"] not in GATES:
+    if "gate" in options and not _one_of(options["gate"], GATES):
         raise unknown_name(f"{where}: gate", options["gate"], GATES, "gate")
 
 
@@ -343,7 +349,7 @@ def _check_fit(where, part, settings):
                 raise ValueError(f"cost={settings['cost']!r} must be an object with start, end and until, and maybe begin or shape")
             ramp(**settings["cost"])
         for name, (known, kind) in NAMED.items():
-            if name in settings and settings[name] not in tuple(known):
+            if name in settings and settings[name] is not defaults[name] and not _one_of(settings[name], known):
                 raise unknown_name(name, settings[name], known, kind)
         names = ("epochs", "batch_size", "every", "warmup", "freeze", "stop_at", "check_every", "seed")
         _check(**{name: settings.get(name, defaults[name]) for name in names}, cost=0.0)
@@ -367,6 +373,13 @@ def _check_noise(where, part, noise):
         raise ValueError(f"{where}: {part}={noise!r} must be a number of at least 0.")
 
 
+def check_methods(methods: Iterable[str] | None, experiment: Experiment) -> None:
+    """Check that all ``methods`` are the experiment's; else raise a ``ValueError``."""
+    for method in methods or ():
+        if method not in experiment.methods:
+            raise unknown_name("methods", method, experiment.methods, "method of this experiment")
+
+
 def check_seeds(seeds: Any) -> None:
     """Check that ``seeds`` are different integers of at least 0, one or more; else raise a ``ValueError``."""
     good = isinstance(seeds, (tuple, list, range)) and all(type(seed) is int and seed >= 0 for seed in seeds)
@@ -380,6 +393,10 @@ def _where(method, point):
 
 def _at_least_one(value):
     return type(value) is int and value >= 1
+
+
+def _one_of(value, known):
+    return isinstance(value, str) and value in known    # a list cannot even be looked up
 
 
 def _only(where, what, given, known):

@@ -67,8 +67,8 @@ class RandomSwitcher(FixedSwitcher):
         for site in sites:
             if isinstance(off, dict):
                 count = off.get(site.key, 0)
-            else:
-                count = int(off * site.size) if isinstance(off, (int, float)) and 0 <= off < 1 else -1
+            else:    # 0.29 of 100 is 28.999999999999996 in floating point
+                count = int(off * site.size + 1e-9) if isinstance(off, (int, float)) and 0 <= off < 1 else -1
             if not isinstance(count, int) or not 0 <= count < site.size:
                 raise ValueError(f"off={off!r} must be a fraction in [0, 1), or whole numbers below each site's size; "
                                  f"{site.key!r} has {site.size} {site.kind}s.")

@@ -46,7 +46,7 @@ class SlimmingSwitcher(BudgetSwitcher):
             raise ValueError(f"strength={strength!r} must be at least 0.")
         self.strength = strength
         # a BatchNorm's γ and β lie on one axis each; a Linear or Conv layer's weight is itself what the neurons own
-        self.gamma = {site.key: site.incoming[0] for site in self.sites
+        self.gamma = {site.key: [axis for axis in site.incoming if axis.name.endswith("weight")] for site in self.sites
                       if site.own and site.incoming[0].name != site.own[0].name}
         self.free = nn.ParameterDict({site.key: nn.Parameter(torch.ones(site.size)) for site in self.sites
                                       if site.key not in self.gamma})
@@ -57,8 +57,12 @@ class SlimmingSwitcher(BudgetSwitcher):
         return {key: mask * self.free[key] if key in self.free else mask for key, mask in masks.items()}
 
     def scales(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return {site.key: scales (n,)}: γ, or the free ones."""
-        return {site.key: self.free[site.key] if site.key in self.free else self.gamma[site.key].read(params)[:, 0]
+        """Return {site.key: scales (n, k)}: γ, or the free ones; k is above 1 where a neuron has several γ.
+
+        As where its BatchNorm stands behind a flattening, or where tied layers have a BatchNorm each.
+        """
+        return {site.key: self.free[site.key][:, None] if site.key in self.free else
+                torch.cat([axis.read(params) for axis in self.gamma[site.key]], 1)
                 for site in self.sites}    # read, for a BatchNorm behind a concatenation has the γ of several sites
 
     def penalty(self, params: dict[str, Tensor]) -> Tensor | float:
@@ -66,8 +70,8 @@ class SlimmingSwitcher(BudgetSwitcher):
         return 0.0 if self.done else self.strength * sum(scale.abs().sum() for scale in self.scales(params).values())
 
     def importance(self, net: "Switched") -> dict[str, Tensor]:
-        """Return {site.key: ``|γ|`` (n,)}."""
-        return {key: scale.detach().abs() for key, scale in self.scales(net.params()).items()}
+        """Return {site.key: ``|γ|`` (n,)}, of several the mean."""
+        return {key: scale.detach().abs().mean(1) for key, scale in self.scales(net.params()).items()}
 
     def p_on(self, factors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return {site.key: 1 where a neuron is on}: slimming's price is its penalty, not the cost term."""
