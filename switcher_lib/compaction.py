@@ -19,7 +19,6 @@ import safetensors
 import torch
 from safetensors.torch import save as serialized
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 from torch.overrides import TorchFunctionMode
 
@@ -31,7 +30,7 @@ from switcher_lib.layers import (
 )
 from switcher_lib.metrics import count_parameters
 from switcher_lib.sites import tied_sites
-from switcher_lib.switched import Switched, evaluating
+from switcher_lib.switched import Switched, called_with, evaluating
 from switcher_lib.wiring import (
     CHANNEL_NORM_MODULES, INPUT, NORM_MODULES, Tracer, check_model_and_example, computed_parameter, detached_copy,
     differs_in_training, is_hooked, shared_parameters, trace, untouched,
@@ -447,8 +446,10 @@ def _check_folded(net, example):
 
     def error_on(x):
         with torch.no_grad(), _InDouble():
-            folded = functional_call(exact.model, exact.scale(exact.params(), exact.held), (x.clone(),))
-            return _difference(exact(x.clone()), folded)
+            with untouched(exact):
+                folded = called_with(exact.model, exact.scale(exact.params(), exact.held), x.clone())
+            with untouched(exact):
+                return _difference(exact(x.clone()), folded)
 
     error = _on_few(error_on, _doubled(_inputs(example, 1)))
     if not error <= REHEARSAL:
@@ -784,9 +785,11 @@ def _certify(exact, exact_small, folded, small, example, tolerance, known=None):
 def _error(one, other, inputs, output=None):
     """max|y − ŷ| / max|y| of two networks; ``output`` is what the first one returns, where that is known already."""
     with torch.no_grad():
-        outputs = _tensors(one(inputs.clone()) if output is None else output)    # a forward() may write into what it is given
+        with untouched(one):    # a forward() may count or collect, and write into what it is given
+            outputs = _tensors(one(inputs.clone()) if output is None else output)
         try:
-            others = _tensors(other(inputs.clone()))
+            with untouched(other):
+                others = _tensors(other(inputs.clone()))
         except RuntimeError as failure:
             raise CertificateError(f"the compacted {type(one).__name__} does not run ({failure}); a forward() that "
                                    "counts on sizes written into its code, or on more than one channel as x.squeeze() does, "

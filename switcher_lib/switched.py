@@ -1,6 +1,7 @@
 """A task network and the switcher that reads it: f(x; θ ⊙ s(θ))."""
 
 import math
+import sys
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils import checkpoint
 
 from switcher_lib import metrics, switchers
 from switcher_lib.errors import SwitchError, SwitchWarning, unknown_name
@@ -140,6 +142,7 @@ class Switched(nn.Module):
         self.refresh, self.flow, self.noise, self.price = refresh, flow, noise, price
         self.held = None
         self._stale, self._age = None, 0    # and task steps taken since the first
+        self._looks = True
         self._macs = metrics.macs_per_weight(model, example)
         sizes = {name: p.numel() for name, p in model.named_parameters()}
         self.dense = sum(n * self._price_of(name) for name, n in sizes.items())
@@ -245,9 +248,10 @@ class Switched(nn.Module):
         """
         hooks, replaced = [], params or self.params()
         try:
+            if self._looks and self.training and torch.is_grad_enabled():
+                hooks, self._looks = [layer.register_forward_pre_hook(_not_recomputed) for layer in self._switched_layers()], False
             if self.level == "connection" and self.noise and self.training:
-                layers = [self.model.get_submodule(site.path) for site in self.sites]
-                hooks = [_on_input(layer, self._blurred) for layer in layers]
+                hooks += [_on_input(layer, self._blurred) for layer in self._switched_layers()]
             for site in self.sites:
                 s = factors[site.key]
                 if site.key in self._at_activations:
@@ -256,10 +260,21 @@ class Switched(nn.Module):
                     replaced = site.scale(replaced, s)
             if params is None and len(self._at_activations) == len(self.sites):
                 return self.model(x)    # nothing is replaced: spare functional_call's work
-            return functional_call(self.model, {**replaced, **(buffers or {})}, (x,))
+            return called_with(self.model, {**replaced, **(buffers or {})}, x)
         finally:
             for hook in hooks:
                 hook.remove()
+
+    def _switched_layers(self):
+        """The layers whose parameters, or outputs, the factors multiply."""
+        names = (name for site in self.sites for name in (
+            [site.name] if isinstance(site, Connections) else [axis.name for axis in site.face_axes]))
+        return [self.model.get_submodule(path) for path in dict.fromkeys(name.rpartition(".")[0] for name in names)]
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, as any module does; the next step looks again whether ``forward()`` recomputes anything."""
+        self._looks = True
+        return super().train(mode)
 
     def _find_activations(self):
         """Return {site.key: axes} for the sites whose factors multiply activations rather than weights.
@@ -518,6 +533,42 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     with modes_kept(module):
         module.eval()
         yield
+
+
+def _not_recomputed(layer, inputs):
+    """Refuse a layer that torch.utils.checkpoint runs: it would run once more in the backward pass, when the factors are gone."""
+    frame = sys._getframe()
+    while frame is not None and frame.f_code is not Switched._run.__code__:
+        if frame.f_code.co_filename == checkpoint.__file__:
+            raise SwitchError("forward() uses gradient checkpointing, which runs layers once more in the backward pass, then without "
+                              "their factors: gradients would be wrong. Turn it off while the network is switched; after compact() "
+                              "it may be on again.")
+        frame = frame.f_back
+
+
+def called_with(model: nn.Module, tensors: Mapping[str, Tensor], x: Tensor) -> Any:
+    """Run a model with other tensors in place of its parameters and buffers, which stay as they are.
+
+    Each place is replaced once. ``torch.func.functional_call`` replaces a layer that is registered under two names twice, and
+    then takes its first replacement for what was there before.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model.
+    tensors : dict of str to Tensor
+        {name: tensor}, for some of its parameters and buffers; tensors that several modules share are replaced in all of them.
+    x : Tensor
+        A batch of inputs.
+    """
+    places: dict[Tensor, list[str]] = {}
+    for path, module in model.named_modules():    # each once, however many names it has
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                places.setdefault(tensor, []).append(f"{path}.{name}" if path else name)
+    own = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    placed = {place: tensor for name, tensor in tensors.items() for place in places[own[name]]}
+    return functional_call(model, placed, (x,), tie_weights=False)
 
 
 def _on_input(layer, change):

@@ -23,7 +23,7 @@ from switcher_lib.files import replacing
 from switcher_lib.layers import AFFINE_MODULES
 from switcher_lib.precision import Precision, choose, computing_in
 from switcher_lib.progress import progress_bar
-from switcher_lib.switched import LossFn, Switched, evaluating
+from switcher_lib.switched import LossFn, Switched, called_with, evaluating
 
 MakeOptimizer = Callable[[Iterator[nn.Parameter]], Optimizer]
 Network = TypeVar("Network", bound=nn.Module)
@@ -196,7 +196,7 @@ def evaluate(net: nn.Module, split: Split, *, batch_size: int = 256, loss_fn: Lo
     with torch.no_grad(), evaluating(net):
         run: Callable[[Tensor], Tensor] = net
         if isinstance(net, Switched):    # once for the split, not for every batch
-            run = partial(torch.func.functional_call, net.model, net.scale(net.params(), net.factors()))
+            run = partial(called_with, net.model, net.scale(net.params(), net.factors()))
         for x, y in split.batches(batch_size):
             out = run(x)
             loss += float(loss_fn(out, y)) * len(y)

@@ -13,7 +13,7 @@ neurons are switched off (constant 0), which are constant otherwise, and what th
 import copy
 import inspect
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -45,23 +45,29 @@ DROPOUT_NAMES = {"dropout", "dropout1d", "dropout2d", "dropout3d", "stochastic_d
 POINTWISE_NAMES = {
     "relu", "relu_", "leaky_relu", "relu6", "elu", "selu", "celu", "gelu", "silu", "mish", "hardswish", "hardtanh",
     "hardsigmoid", "tanh", "sigmoid", "softplus", "softsign", "softshrink", "hardshrink", "tanhshrink", "square", "log1p", "sign",
-    "contiguous", "clone", "detach", "abs", "neg", "float",
+    "leaky_relu_", "elu_", "tanh_", "sigmoid_", "hardtanh_", "exp", "expm1", "erf", "sin", "cos", "tan", "sinh", "cosh", "asin",
+    "asinh", "atan", "contiguous", "clone", "detach", "abs", "neg",
 } | DROPOUT_NAMES
+CAST_NAMES = {"to", "type_as", "float", "double", "half", "bfloat16"}
 BOUNDED_NAMES = {"clamp", "clamp_", "clamp_min", "clamp_max", "clip"}    # by numbers, not by tensors
 POOL_MODULES = (
     nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.AdaptiveAvgPool1d,
     nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
-    nn.Upsample,
+    nn.Upsample, nn.ZeroPad1d, nn.ZeroPad2d, nn.ZeroPad3d, nn.ReflectionPad1d, nn.ReflectionPad2d, nn.ReflectionPad3d,
+    nn.ReplicationPad1d, nn.ReplicationPad2d, nn.ReplicationPad3d, nn.CircularPad1d, nn.CircularPad2d, nn.CircularPad3d,
 )
 POOL_NAMES = {f"{kind}_pool{d}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for d in (1, 2, 3)} | {"interpolate"}
 LAYOUT_MODULES = (nn.Flatten, nn.Unflatten)
 LAYOUT_NAMES = {"flatten", "unflatten", "view", "reshape", "permute", "transpose", "squeeze", "unsqueeze", "cat", "concat", "t",
                 "movedim", "expand"}
+LIKE_NAMES = {"expand_as", "view_as", "reshape_as"}
+OVER_PLACES_NAMES = {"mean", "sum", "amax", "amin", "max", "min"}
 PIECES_NAMES = {"chunk", "split", "unbind", "tensor_split"}
 SUM_NAMES = {"add", "add_", "iadd", "sub", "sub_", "isub"}
 PRODUCT_NAMES = {"mul", "mul_", "imul"}
-NORM_MODULES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+NORM_MODULES = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 CHANNEL_NORM_MODULES = (*NORM_MODULES, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)    # each channel by itself
+KNOWN_MODULES = (*AFFINE_MODULES, *CHANNEL_NORM_MODULES, *POINTWISE_MODULES, *POOL_MODULES, *LAYOUT_MODULES)
 
 
 def trace(model: nn.Module, example: Tensor) -> "Wiring":
@@ -111,6 +117,7 @@ def differs_in_training(model: nn.Module) -> str:
     """
     with untouched(model):
         evaluating = _operations(model.eval())
+    with untouched(model):
         try:
             training = _operations(model.train())
         except SwitchError as error:
@@ -158,22 +165,31 @@ def modes_kept(*models: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Leave a model's mode, buffers and attributes as they are, whatever its forward() and torch.fx do to them in between."""
-    buffers = [(module._buffers, name, buffer, buffer.clone())
-               for module in model.modules() for name, buffer in module._buffers.items() if buffer is not None]
-    known = set(vars(model))
+    """Leave a model's mode, buffers and attributes as they are, whatever its forward() and torch.fx do to them in between.
+
+    A forward() may cache, count and collect; traced, what it keeps are torch.fx's stand-ins.
+    """
+    attributes = [(vars(module), dict(vars(module))) for module in model.modules()]
+    collections = [(value, copy.copy(value)) for _, own in attributes for value in own.values()
+                   if isinstance(value, (dict, list, set, deque))]    # those of parameters, buffers and modules among them
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     try:
         with modes_kept(model):
             yield
     finally:
+        for now, then in (*attributes, *collections):
+            if _entries(now) != _entries(then):
+                now.clear()
+                now.update(then) if isinstance(now, (dict, set)) else now.extend(then)
         with torch.no_grad():
-            for owner, name, buffer, before in buffers:
-                owner[name] = buffer    # a forward() may have put another tensor there
+            for buffer, before in buffers:
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
-        for name in set(vars(model)) - known:
-            if name.startswith("_tensor_constant"):    # where torch.fx puts tensors that are neither parameters nor buffers
-                delattr(model, name)
+
+
+def _entries(collection):
+    """Which objects are in a collection: tensors cannot be compared as a whole."""
+    return [*map(id, collection), *map(id, collection.values() if isinstance(collection, dict) else ())]
 
 
 def detached_copy(model: nn.Module, shared: Sequence[Tensor] = ()) -> nn.Module:
@@ -200,7 +216,12 @@ class Tracer(fx.Tracer):
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
         """Return whether a module is taken as a whole."""
-        return isinstance(module, SelectLinear) or super().is_leaf_module(module, path)
+        return isinstance(module, SelectLinear) or super().is_leaf_module(module, path) or _computes_as_known(module)
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
+        """Give forward() one stand-in, for its input: every option has its default, whatever that is."""
+        name = next(iter(inspect.signature(self.root.forward).parameters))
+        return (lambda root, x: root.forward(x)), [self.root, self.create_proxy("placeholder", name, (), {})]
 
     def trace(self, root: nn.Module, concrete_args: dict[str, Any] | None = None) -> fx.Graph:    # type: ignore[override]
         """Return the graph of a model's forward() with every option at its default.
@@ -221,19 +242,23 @@ class Tracer(fx.Tracer):
         if many := [p for p in taken if p.kind is p.VAR_POSITIONAL]:
             raise SwitchError(f"forward() of {type(root).__name__} takes any number of inputs (*{many[0].name}); only networks of one "
                               "input can be switched. If it is a wrapper, such as torch.compile's, give the network inside.")
-        defaults = {p.name: p.default for p in taken[1:] if p.default is not p.empty and p.kind is not p.VAR_KEYWORD}
+        if needed := [p for p in taken[1:] if p.default is p.empty and p.kind is not p.VAR_KEYWORD]:
+            raise SwitchError(f"forward() takes {needed[0].name!r} besides {taken[0].name!r}; only networks of one input can be switched.")
         try:
-            graph = super().trace(root, defaults or None)
+            return super().trace(root)
         except Exception as error:
             raise SwitchError(
                 f"model={type(root).__name__} cannot be traced by torch.fx ({error}). It follows one path through forward(): not "
                 "through code that branches on values or sizes, nor into what torch.compile, torch.jit or DataParallel have "
                 "wrapped. Give the network inside, or switch a submodule of it."
             ) from error
-        given = [node for node in graph.nodes if node.op == "placeholder"]
-        for node, default in zip(given[len(given) - len(defaults):], defaults.values()):
-            node.args = (default,)
-        return graph
+
+
+def _computes_as_known(module):
+    """Whether a module's class has a known layer's forward(), as a layer with a name or a first weight of its own does."""
+    kind = next((kind for kind in KNOWN_MODULES if isinstance(module, kind)), None)
+    return kind is not None and all(getattr(type(module), name, None) is getattr(kind, name, None)
+                                    for name in ("forward", "__call__", "_conv_forward"))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -344,7 +369,6 @@ class Wiring:
         self._meet: set[frozenset[str]] = set()                 # pairs of places whose neurons are multiplied with each other
         self._cut: list[tuple[tuple[Flow, ...], int, str]] = []
         self._read_by_name: dict[str, str] = {}
-        self._given: str | None = None
         self._sizes: dict[fx.Node, list[set[int]]] = {}    # what is computed from sizes, to the labels along each axis it tells of
         self._run(graph, example)
 
@@ -462,7 +486,8 @@ class Wiring:
                 for label in labels.unique().tolist():
                     self._fix_label(label, self._read_by_name[name])
         seen = {*self.producers, *self.through, *(read.path for read in self.reads), *self.opaque}
-        self.opaque |= {path: f"torch.fx does not see {path} run" for path, module in self.modules.items()
+        named = {node.target.rpartition(".")[0] for node in graph.nodes if node.op == "get_attr"}
+        self.opaque |= {path: _why_unseen(path, module, path in named) for path, module in self.modules.items()
                         if isinstance(module, AFFINE_MODULES) and path not in seen and not self._inside_opaque(path)}
         self._roots = torch.tensor([self._find(label) for label in range(len(self._parent))])
         self._axes_by_root, self._axis_order = defaultdict(list), {axis: i for i, axis in enumerate(self.axes)}
@@ -521,12 +546,6 @@ class Wiring:
 
     def _step(self, node, args, kwargs, example):
         if node.op == "placeholder":
-            if self._given:
-                if not node.args:
-                    raise SwitchError(f"forward() takes {node.target!r} besides {self._given!r}; only networks of one input can be "
-                                      "switched.")
-                return node.args[0]    # an option at its default
-            self._given = node.target
             return Flow(example, torch.full(example.shape, INPUT), nothing_known(example.shape))
         if node.op == "output":
             self._fix(args, "its outputs are the network's own")
@@ -545,7 +564,7 @@ class Wiring:
         if shared:
             return self._unknown(module, args, kwargs, f"{path} shares {' and '.join(shared)} with another module", path)
         if is_hooked(module):
-            return self._unknown(module, args, kwargs, f"{path} has a hook, or a forward() of its own: what that does is not known", path)
+            return self._unknown(module, args, kwargs, _what_hooks(module, path), path)
         if computed := computed_parameter(module):
             return self._unknown(module, args, kwargs, f"the {computed} of {path} is computed, not a parameter", path)
         if any(p.is_complex() for p in module.parameters()):
@@ -553,7 +572,7 @@ class Wiring:
         if not args and len(kwargs) == 1:    # layer(input=x)
             args, kwargs = tuple(kwargs.values()), {}
         args = tuple(map(self._lift, args))
-        kind = type(module).__name__
+        kind = next((kind.__name__ for kind in KNOWN_MODULES if isinstance(module, kind)), "")
         if not isinstance(module, (*NORM_MODULES, *POINTWISE_MODULES)) and (misread := _misread(kind, args)):    # BatchNorm looks itself
             return self._unknown(module, args, kwargs, f"{path} {misread}", path)
         if getattr(module, "return_indices", False):
@@ -562,11 +581,15 @@ class Wiring:
                             (POINTWISE_MODULES, self._pointwise), (POOL_MODULES, self._pool), (LAYOUT_MODULES, self._layout)):
             if isinstance(module, kinds):
                 return rule(module, args, kwargs, path)
-        return self._unknown(module, args, kwargs, f"{path} ({type(module).__name__}) is not known to keep channels apart", path)
+        why = "is not known to keep channels apart" if not any(isinstance(part, AFFINE_MODULES) for part in module.modules()) else (
+            "is one of PyTorch's own modules that torch.fx does not look into")
+        return self._unknown(module, args, kwargs, f"{path} ({type(module).__name__}) {why}", path)
 
     def _function(self, node, args, kwargs):
         name = _name(node)
         function = _method(name) if node.op == "call_method" else node.target
+        if not args and "input" in kwargs:    # torch.mean(input=h, dim=1)
+            args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
         leaves = _flat((args, kwargs))
         flows = _flows(leaves)
         if not flows:
@@ -593,12 +616,20 @@ class Wiring:
             return self._unknown(function, args, kwargs, f"{name}() {misread}")
         if name in POOL_NAMES and not kwargs.get("return_indices"):
             return self._pool(function, args, kwargs, name)
+        if name in CAST_NAMES and isinstance(args[0], Flow):
+            return self._cast(function, args, kwargs)
+        if name == "pad" and isinstance(args[0], Flow):
+            return self._pad(function, args, kwargs)
+        if name in LIKE_NAMES and isinstance(args[0], Flow) and isinstance(args[1], Flow):
+            return self._as_large_as(*args[:2], name)
         if name in LAYOUT_NAMES:
             return self._layout(function, args, kwargs, name, node)
         if name in PIECES_NAMES:
             return self._pieces(function, args, kwargs, name)
-        if name == "mean" and isinstance(args[0], Flow):
-            return self._mean(function, args, kwargs)
+        if name in OVER_PLACES_NAMES and isinstance(args[0], Flow) and (name not in ("max", "min") or _values_only(node)):
+            return self._over_places(function, args, kwargs, name)
+        if name in ("truediv", "div") and isinstance(args[0], Flow) and isinstance(args[1], (Named, torch.Tensor)):
+            return self._divided(function, *args[:2], name)
         if name in SUM_NAMES | PRODUCT_NAMES | {"truediv", "div"} and len(args) == 2:
             numbers = [a for a in args if isinstance(a, Number)]
             if numbers and name in SUM_NAMES | PRODUCT_NAMES or isinstance(args[1], Number):
@@ -715,18 +746,54 @@ class Wiring:
         each = torch.where((each == 0) & keeps[0] | all(keeps), each, math.nan)
         return each.reshape(*each.shape, *[1] * (len(shape) - 2)).expand(shape)
 
-    def _mean(self, function, args, kwargs):
+    def _over_places(self, function, args, kwargs, name):
+        """The mean, the sum or the largest over an image's places."""
         x = args[0]
         dims = args[1] if len(args) > 1 else kwargs.get("dim")
         dims = [dims] if isinstance(dims, int) else dims
-        if dims is None or any(_varies(x.label, dim) for dim in dims):
-            return self._unknown(function, args, kwargs, "mean() mixes its neurons")
-        value = function(x.value, *args[1:], **kwargs)
-        label = x.label
+        if not isinstance(dims, (list, tuple)) or any(_varies(x.label, dim) for dim in dims):
+            return self._unknown(function, args, kwargs, f"{name}() mixes its neurons")
+        result, label = function(x.value, *args[1:], **kwargs), x.label
+        value, *where = _flat(result)    # max(x, 1) tells where the largest were, too
         for dim in dims:
             label = label.narrow(dim, 0, 1)
-        const = _where_known(lambda c: function(c, *args[1:], **kwargs), x.const, value.shape)
-        return Flow(value, label.reshape(value.shape), const, x.places)
+        known = torch.where(x.const == 0, 0.0, math.nan) if name == "sum" else x.const    # others add up by the image's size
+        const = _where_known(lambda c: _flat(function(c, *args[1:], **kwargs))[0], known, value.shape)
+        flow = Flow(value, label.reshape(value.shape), const, x.places)
+        return _like(result, [flow, *where]) if where else flow
+
+    def _cast(self, function, args, kwargs):
+        """To another number type, or device: the same numbers, up to rounding."""
+        x = args[0]
+        value = function(*map_flow(args, "value"), **map_flow(kwargs, "value"))
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            return self._unknown(function, args, kwargs, "its neurons become integers")
+        return Flow(value, x.label, x.const, x.places)
+
+    def _pad(self, function, args, kwargs):
+        """A border around an image, unless it is another number than 0, or more channels."""
+        x, (widths, mode, value) = args[0], (kwargs.get(name, *args[at:at + 1] or [None]) for at, name in enumerate(("pad", "mode", "value"), 1))
+        if not isinstance(widths, (tuple, list)) or len(widths) > 2 * (x.value.ndim - 2) and any(widths[2 * (x.value.ndim - 2):]) or (
+                mode in (None, "constant") and value):
+            return self._unknown(function, args, kwargs, "pad() brings in what is no neuron")
+        return self._pool(function, args, kwargs, "pad()")
+
+    def _as_large_as(self, x, other, name):
+        """x.expand_as(other): what meets there goes together, as in a product."""
+        if name != "expand_as" and x.value.shape != other.value.shape:
+            return self._unknown(_method(name), (x, other), {}, f"{name}() is not known to keep channels apart")
+        shape = other.value.shape
+        self._tie(x, other, shape, product=True)
+        return Flow(x.value.expand(shape), x.label.expand(shape), x.const.expand(shape), x.places)
+
+    def _divided(self, function, x, divisor, name):
+        """x / τ: a parameter or buffer with a number for all neurons, or one for each."""
+        value = function(x.value, *map_flow([divisor], "value"))
+        each = divisor.value if isinstance(divisor, Named) else divisor
+        if each.numel() != 1 or value.shape != x.value.shape or not bool(each != 0):
+            return self._unknown(function, (x, divisor), {}, f"{name}() is not known to keep channels apart")
+        self._note_names([divisor])
+        return Flow(value, x.label, _where_known(lambda c: c / each.double(), x.const, value.shape), x.places)
 
     # -- what only moves things
 
@@ -800,7 +867,7 @@ class Wiring:
     def _per_channel(self, function, a, b, x, named):
         """A parameter times x: a scale for each channel goes with the channels."""
         owner = self.modules.get(named.name.rpartition(".")[0])
-        if named.name not in self._tensors or isinstance(owner, (nn.PReLU, *AFFINE_MODULES, *CHANNEL_NORM_MODULES)):
+        if named.name not in self._tensors or named.value.is_complex() or isinstance(owner, (nn.PReLU, *AFFINE_MODULES, *CHANNEL_NORM_MODULES)):
             return self._product(function, self._lift(a), self._lift(b))
         value = function(*(part.value for part in (a, b)))
         real = [dim for dim, size in enumerate(named.value.shape) if size > 1]
@@ -825,8 +892,9 @@ class Wiring:
         along = ((_across(left, dim), _across(right, dim)) for dim in _usual_axes(left))
         one, other = next((found for found in along if found[0] is not None and found[1] is not None), (left, right))
         many = len(self._parent) - INPUT
+        met = "multiplied by" if product else "added to"
         for pair in ((one - INPUT) * many + other - INPUT).unique().tolist():
-            self._unite(pair // many + INPUT, pair % many + INPUT)
+            self._unite(pair // many + INPUT, pair % many + INPUT, f"its neurons are {met} what cannot be switched")
         return torch.where(left > 0, left, right)
 
     def _lift(self, x):
@@ -837,7 +905,7 @@ class Wiring:
             self._note_names([x])
             x = x.value
         if isinstance(x, torch.Tensor):
-            return Flow(x, torch.full(x.shape, NOBODY), x.double())
+            return Flow(x, torch.full(x.shape, NOBODY), nothing_known(x.shape) if x.is_complex() else x.double())
         return x
 
     def _unknown(self, function, args, kwargs, reason, path=None):
@@ -906,12 +974,12 @@ class Wiring:
             label = self._parent[label]
         return label
 
-    def _unite(self, a, b):
+    def _unite(self, a, b, reason="its neurons go together with what cannot be switched"):
         if a == b:
             return
         if a <= 0 or b <= 0:       # joined with something that is always there
             for label in (a, b):
-                self._fix_label(label, "its neurons are added to what cannot be switched")
+                self._fix_label(label, reason)
             return
         a, b = sorted((self._find(a), self._find(b)))
         if a != b:
@@ -952,6 +1020,27 @@ def shared_parameters(model: nn.Module) -> dict[str, list[str]]:
 def is_hooked(module: nn.Module) -> bool:
     """Return whether a module does more than its class: it has a forward hook, or a forward() put on it alone."""
     return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+
+
+def _why_unseen(path, module, named):
+    """Say why a Linear or Conv layer is nowhere called in the graph."""
+    if not isinstance(module, SelectLinear) and not _computes_as_known(module):
+        return f"{path} ({type(module).__name__}) has a forward() of its own: what that does with its weight is not known"
+    return f"forward() uses the weight of {path} by itself, not the layer" if named else f"torch.fx does not see {path} run"
+
+
+def _what_hooks(module, path):
+    """Say what a hooked module does besides its class, and how to undo it where PyTorch has done it."""
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    if made := [type(hook).__name__ for hook in hooks if type(hook).__module__.startswith("torch.nn.utils")]:
+        return (f"{path} has a hook of torch.nn.utils ({made[0]}) that computes a parameter anew; prune.remove(), remove_weight_norm() "
+                "and remove_spectral_norm() make it plain")
+    return f"{path} has a hook, or a forward() of its own: what that does is not known"
+
+
+def _values_only(node):
+    """Whether of max(x, dim) or min(x, dim) only the values are used, not where they were."""
+    return all(_name(user) in ("getitem", "getattr") and user.args[1] in (0, "values") for user in node.users)
 
 
 def computed_parameter(module: nn.Module) -> str | None:

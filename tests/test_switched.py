@@ -1,15 +1,18 @@
 """The network that runs: f(x; θ ⊙ s(θ)), its factors, its cost, its structure."""
 
+import pickle
 from functools import partial
 
 import networks
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 from torch.nn import functional as F
 
 import switcher_lib as sl
 from switcher_lib import metrics
+from switcher_lib.errors import SwitchError
 
 
 @pytest.fixture(autouse=True)
@@ -513,3 +516,122 @@ def test_a_factor_that_is_no_tensor_is_refused_by_name():
 def test_the_root_is_nothing_to_skip():
     with pytest.raises(ValueError, match="skip names ''"):
         sl.Switched(networks.mlp(), torch.randn(2, 6), skip=[""])
+
+
+# -------- what a forward() may do besides computing
+
+class Aliased(nn.Module):
+    """Each layer has two names, as in an encoder that is put together from another network's layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.conv2, self.out = nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.Conv2d(6, 4, 3), nn.Linear(4, 2)
+        self.stem = nn.Sequential(self.conv, self.norm)
+        self.again = nn.ModuleList([self.conv2, self.conv2])
+
+    def forward(self, x):
+        return self.out(F.relu(self.again[1](F.relu(self.stem(x)))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("options", [{}, {"face": "outgoing"}, {"level": "connection", "convolutions": True}], ids=str)
+def test_a_layer_with_two_names_keeps_its_parameters(options):
+    torch.manual_seed(0)
+    x, model = torch.randn(8, 3, 8, 8), Aliased()
+    before = {name: p for name, p in model.named_parameters()}
+    net = sl.Switched(model, x, **options).eval()
+    y = model(x)
+    net.hold({site.key: torch.full(site.shape, 0.5) for site in net.sites})
+    half = net(x)
+    assert torch.equal(net(x), half) and not torch.allclose(half, y)
+    assert torch.equal(sl.fold(net).eval()(x), half) or torch.allclose(sl.fold(net).eval()(x), half, atol=1e-6)
+    net.hold_ones()
+    assert torch.allclose(net(x), y, atol=1e-6)
+    net.release()
+    sl.fit(net, sl.data.Split(x, torch.arange(8) % 2), epochs=1, batch_size=4, every=1, progress=False)
+    now = dict(model.named_parameters())
+    assert all(now[name] is p and isinstance(p, nn.Parameter) and p.requires_grad for name, p in before.items())
+    assert sl.compact(net, x).certificate.holds
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, linear, reentrant):
+        super().__init__()
+        layers = (nn.Linear(6, 5), nn.Linear(5, 4)) if linear else (nn.Conv2d(3, 5, 3), nn.Conv2d(5, 4, 3))
+        (self.a, self.b), self.out, self.reentrant, self.saves, self.linear = layers, nn.Linear(4, 2), reentrant, True, linear
+
+    def block(self, x):
+        return F.relu(self.b(F.relu(self.a(x))))
+
+    def forward(self, x):
+        x = torch.utils.checkpoint.checkpoint(self.block, x, use_reentrant=self.reentrant) if self.saves else self.block(x)
+        return self.out(x if self.linear else x.mean((2, 3)))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("linear", [True, False])
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_gradient_checkpointing_is_refused_before_it_makes_wrong_gradients(linear, reentrant):
+    x, y = torch.randn(4, *((6,) if linear else (3, 8, 8))), torch.arange(4) % 2
+    model = Checkpointed(linear, reentrant)
+    model.saves = False
+    net = sl.Switched(model, x, switcher="free")
+    optimizers = torch.optim.SGD(model.parameters(), lr=0.1), torch.optim.Adam(net.switcher.parameters())
+    sl.task_step(net, x, y, optimizers[0])
+    model.saves = True    # as gradient_checkpointing_enable() does, of which nobody is told
+    net.train()
+    for step, optimizer in ((sl.task_step, optimizers[0]), (sl.switcher_step, optimizers[1])):
+        net.train()
+        with pytest.raises(SwitchError, match="gradient checkpointing.*without their factors.*Turn it off"):
+            step(net, x, y, optimizer)
+    with torch.no_grad():
+        net(x)    # nothing is recomputed where nothing is learned
+    small = sl.compact(net, x).model
+    small.train()(x.clone().requires_grad_()).sum().backward()
+    assert small.a.weight.grad is not None
+
+
+def test_a_whole_network_may_be_recomputed():
+    x, model = torch.randn(4, 6), networks.mlp()
+    net = sl.Switched(model, x, switcher="free")
+    net(x).square().sum().backward()
+    expected = model.fc1.weight.grad.clone()
+    model.zero_grad()
+    net.train()
+    torch.utils.checkpoint.checkpoint(net, x, use_reentrant=False).square().sum().backward()
+    assert torch.allclose(model.fc1.weight.grad, expected)
+
+
+class Keeps(nn.Module):
+    """Caches, collects, counts and averages, in plain attributes, lists, a dict and a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.out, self.place, self.seen, self.named, self.mean_ = nn.Linear(6, 5), nn.Linear(5, 2), None, [], {}, None
+        self.register_buffer("mean", torch.zeros(6))
+
+    def forward(self, x):
+        if self.place is None:
+            self.place = torch.arange(6).float() / 6
+        if self.training:
+            self.mean_ = x.mean(0)
+        else:
+            self.mean = 0.9 * self.mean + 0.1 * x.mean(0)
+        h = F.relu(self.a(x + self.place - self.mean))
+        self.seen.append(h)
+        self.named["h"] = h
+        return self.out(h)
+
+
+@pytest.mark.filterwarnings("ignore:in train mode forward")
+def test_what_a_forward_keeps_is_no_stand_in_of_torch_fx():
+    torch.manual_seed(0)
+    x, model = torch.randn(8, 6), Keeps()
+    mean = model.mean
+    sl.find_sites(model, x)
+    net = sl.Switched(model, x, switcher=partial(sl.RandomSwitcher, off=0.4))
+    assert model.place is None and model.mean_ is None and model.seen == [] and model.named == {} and model.mean is mean
+    assert isinstance(net.train()(x), torch.Tensor) and isinstance(model.place, torch.Tensor) and len(model.seen) == 1
+    model.seen.clear(), model.named.clear()
+    small = sl.compact(net, x)
+    assert small.certificate.holds and small.widths["a"] == (5, 3) and torch.equal(small.model.mean, model.mean)
+    pickle.dumps(model.eval())
