@@ -29,11 +29,12 @@ from switcher_lib.layers import (
     weights_apart,
 )
 from switcher_lib.metrics import count_parameters
+from switcher_lib.outputs import relative_difference, tensors_in
 from switcher_lib.sites import tied_sites
 from switcher_lib.switched import Switched, called_with, evaluating
 from switcher_lib.wiring import (
-    CHANNEL_NORM_MODULES, INPUT, NORM_MODULES, Tracer, check_model_and_example, computed_parameter, detached_copy,
-    differs_in_training, is_hooked, shared_parameters, trace, untouched,
+    CHANNEL_NORM_MODULES, DRAWS, INPUT, NORM_MODULES, Tracer, check_model_and_example, computed_parameter, computes_as_known,
+    detached_copy, differs_in_training, draws, is_hooked, shared_parameters, trace, untouched,
 )
 
 FORMAT = "switcher_lib compact 1"
@@ -449,13 +450,21 @@ def _check_folded(net, example):
             with untouched(exact):
                 folded = called_with(exact.model, exact.scale(exact.params(), exact.held), x.clone())
             with untouched(exact):
-                return _difference(exact(x.clone()), folded)
+                return relative_difference(exact(x.clone()), folded)
 
     error = _on_few(error_on, _doubled(_inputs(example, 1)))
     if not error <= REHEARSAL:
+        _check_that_it_repeats(exact.model, _doubled(_inputs(example, 1)))
         raise CertificateError(f"{type(net.model).__name__} cannot be compacted: with the factors multiplied into its parameters its "
                                f"outputs differ by {error:.1e} of their size. Does a hook or a patch of a layer do more than the layer "
                                "itself? Nothing was changed.")
+
+
+def _check_that_it_repeats(exact, inputs):
+    """Say so if a network gives other outputs for the same inputs: no two networks like that can be compared."""
+    with torch.no_grad(), _InDouble():
+        if draws(exact, inputs):
+            raise SwitchError(f"{type(exact).__name__} {DRAWS}: what it computes cannot be compared. Nothing was changed.")
 
 
 def _removed(exact, wiring):
@@ -467,14 +476,14 @@ def _removed(exact, wiring):
 
 def _carry_out(model, plan, biases):
     """Return a smaller copy of a model; what stays whole is not copied but shared."""
-    small = _over_the_same_tensors(model)
+    small = _over_the_sametensors_in(model)
     for name, bias in biases.items():
         _set_parameter(small, name, bias.to(model.get_parameter(name)))
     _slice(small, plan)
     return small
 
 
-def _over_the_same_tensors(model):
+def _over_the_sametensors_in(model):
     """Return a copy of a model's modules over the very same parameters and buffers: large weights are not copied in vain."""
     return detached_copy(model, [*model.parameters(), *model.buffers()])
 
@@ -495,7 +504,7 @@ def _rehearse(exact, wiring, example):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SwitchWarning)    # of the network itself they have been, or will be, said once
         for choice in zip(*drawn):
-            trial = _over_the_same_tensors(exact)
+            trial = _over_the_sametensors_in(exact)
             params = whole = {name: p.detach() for name, p in exact.named_parameters()}
             for site, on in zip(sites, choice):
                 params = site.scale(params, on * (0.5 + torch.rand(site.size, generator=generator, dtype=torch.float64)))
@@ -508,6 +517,7 @@ def _rehearse(exact, wiring, example):
 
             error = _on_few(error_on, inputs)
             if not error <= REHEARSAL:
+                _check_that_it_repeats(exact, inputs)
                 raise CertificateError(
                     f"{type(exact).__name__} cannot be compacted: with random neurons off, removing them changed the outputs by "
                     f"{error:.1e} of their size. What its forward() does is not what was found out about it. Nothing was changed.")
@@ -749,6 +759,8 @@ def _set_index(model, path, index):
 
 def _set_sizes(module):
     """Set the size attributes of a layer from the shapes of its tensors."""
+    if not computes_as_known(module):    # it may have other weights than its class, and is never cut
+        return
     if isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, CONV_MODULES):
@@ -786,10 +798,10 @@ def _error(one, other, inputs, output=None):
     """max|y − ŷ| / max|y| of two networks; ``output`` is what the first one returns, where that is known already."""
     with torch.no_grad():
         with untouched(one):    # a forward() may count or collect, and write into what it is given
-            outputs = _tensors(one(inputs.clone()) if output is None else output)
+            outputs = tensors_in(one(inputs.clone()) if output is None else output)
         try:
             with untouched(other):
-                others = _tensors(other(inputs.clone()))
+                others = tensors_in(other(inputs.clone()))
         except RuntimeError as failure:
             raise CertificateError(f"the compacted {type(one).__name__} does not run ({failure}); a forward() that "
                                    "counts on sizes written into its code, or on more than one channel as x.squeeze() does, "
@@ -801,27 +813,7 @@ def _error(one, other, inputs, output=None):
         raise CertificateError(f"the compacted {type(one).__name__} returns shape {', '.join(map(str, other_shapes))} instead of "
                                f"{', '.join(map(str, shapes))}: its forward() reshapes by sizes written into its code, so a wrong "
                                "batch would come out. Use torch.flatten(x, 1).")
-    return _difference(outputs, others)
-
-
-def _difference(output, other):
-    """max|y − ŷ| / max|y| of what two networks return; the largest, if they return several tensors."""
-    worst = 0.0
-    for y, y_hat in zip(_tensors(output), _tensors(other)):
-        if not y.is_complex():    # labels and masks are compared as numbers
-            y, y_hat = y.double(), y_hat.double()
-        scale, difference = (float(t.abs().max()) if t.numel() else 0.0 for t in (y, y - y_hat))
-        relative = difference / scale if scale > 0 else (0.0 if difference == 0 else math.inf)
-        worst = max(worst, relative) if relative == relative else relative    # NaN stays
-    return worst
-
-
-def _tensors(output):
-    """The tensors in what a network returns, whatever tuples, lists and dicts they are in."""
-    if isinstance(output, torch.Tensor):
-        return [output]
-    parts = output.values() if isinstance(output, dict) else output if isinstance(output, (tuple, list)) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
+    return relative_difference(outputs, others)
 
 
 # Optimizers' state, by the power of the gradient that it accumulates: θ' = θ s turns a gradient g into g / s.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from switcher_lib.errors import SwitchError, SwitchWarning
 from switcher_lib.layers import AFFINE_MODULES, CONV_MODULES, weight_dims
-from switcher_lib.wiring import Wiring, differs_in_training, shared_parameters, trace
+from switcher_lib.wiring import Wiring, check_traced, differs_in_training, shared_parameters, trace
 
 __all__ = ["Axis", "Connections", "Site", "find_connections", "find_sites", "trace"]
 
@@ -391,6 +391,8 @@ def search(model: nn.Module, example: Tensor, face: Literal["incoming", "outgoin
         raise ValueError(f"face={face!r} is not a face. Known: incoming, outgoing.")
     paths = _check_skip(model, skip)
     wiring = trace(model, example)
+    if random := check_traced(model, example, wiring.output):
+        warnings.warn(f"{random}.", SwitchWarning, stacklevel=3)
     if difference := differs_in_training(model):
         warnings.warn(f"{difference}. Sites, and what compact() removes, are right for eval mode; make sure of train mode yourself.",
                       SwitchWarning, stacklevel=3)

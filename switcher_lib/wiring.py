@@ -29,11 +29,13 @@ from switcher_lib.layers import (
     AFFINE_MODULES, TRANSPOSED_MODULES, SelectLinear, constant_output, lay, neuron_dim, nothing_known, nowhere_known,
     select, uniform, weight_dims,
 )
+from switcher_lib.outputs import relative_difference
 
 __all__ = ["trace"]
 
 NOBODY = 0   # label of entries that belong to no neuron: sums, unknown operations
 INPUT = -1   # label of the network's own input
+SAME = 1e-3  # relative difference up to which outputs count as the same, in any number type
 
 DROPOUT_MODULES = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 POINTWISE_MODULES = (
@@ -142,6 +144,51 @@ def _operations(model):
     return found
 
 
+DRAWS = "gives other outputs for the same inputs in eval mode (F.dropout, for one, needs training=self.training)"
+
+
+def draws(model: nn.Module, inputs: Tensor) -> bool:
+    """Return whether a model's outputs for the same inputs differ, in eval mode: something in it is random."""
+    first, second = (_outputs(model, inputs) for _ in range(2))
+    return relative_difference(first, second) > SAME
+
+
+def _outputs(model, inputs):
+    with untouched(model), torch.no_grad():
+        return model.eval()(inputs.clone())
+
+
+def check_traced(model: nn.Module, example: Tensor, traced: Any) -> str:
+    """Hold what torch.fx's graph computes against what the model returns.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The network; it is left as it was.
+    example : Tensor
+        A batch of inputs.
+    traced : object
+        :attr:`Wiring.output` for it.
+
+    Returns
+    -------
+    str
+        A sentence if they differ because the model draws at random, else "".
+
+    Raises
+    ------
+    SwitchError
+        If they differ otherwise: what was found out is not what ``forward()`` does.
+    """
+    inputs = example[:2]
+    if not relative_difference(traced, _outputs(model, inputs)) > SAME:
+        return ""
+    if draws(model, inputs):
+        return f"{type(model).__name__} {DRAWS}: it can be switched and trained, but compact() will not take it"
+    raise SwitchError(f"what torch.fx follows of {type(model).__name__} computes something else than the model does: a hook on it, or a "
+                      "forward() that asks for what its inputs are, such as isinstance(x, torch.Tensor).")
+
+
 def check_model_and_example(model: nn.Module, example: Tensor) -> None:
     """Raise TypeError or ValueError if one of them is not what its name says."""
     if not isinstance(model, nn.Module):
@@ -216,7 +263,7 @@ class Tracer(fx.Tracer):
 
     def is_leaf_module(self, module: nn.Module, path: str) -> bool:
         """Return whether a module is taken as a whole."""
-        return isinstance(module, SelectLinear) or super().is_leaf_module(module, path) or _computes_as_known(module)
+        return super().is_leaf_module(module, path) or computes_as_known(module)
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
         """Give forward() one stand-in, for its input: every option has its default, whatever that is."""
@@ -254,8 +301,10 @@ class Tracer(fx.Tracer):
             ) from error
 
 
-def _computes_as_known(module):
-    """Whether a module's class has a known layer's forward(), as a layer with a name or a first weight of its own does."""
+def computes_as_known(module: nn.Module) -> bool:
+    """Return whether a module's class has a known layer's forward(), as a layer with a name or a first weight of its own does."""
+    if isinstance(module, SelectLinear):
+        return True
     kind = next((kind for kind in KNOWN_MODULES if isinstance(module, kind)), None)
     return kind is not None and all(getattr(type(module), name, None) is getattr(kind, name, None)
                                     for name in ("forward", "__call__", "_conv_forward"))
@@ -1024,7 +1073,7 @@ def is_hooked(module: nn.Module) -> bool:
 
 def _why_unseen(path, module, named):
     """Say why a Linear or Conv layer is nowhere called in the graph."""
-    if not isinstance(module, SelectLinear) and not _computes_as_known(module):
+    if not computes_as_known(module):
         return f"{path} ({type(module).__name__}) has a forward() of its own: what that does with its weight is not known"
     return f"forward() uses the weight of {path} by itself, not the layer" if named else f"torch.fx does not see {path} run"
 

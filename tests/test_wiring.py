@@ -1,5 +1,8 @@
 """What is tied to what in networks with groups, streams, gates and halves; and that nothing there is removed wrongly."""
 
+import dataclasses
+import math
+import re
 import warnings
 from functools import partial
 
@@ -8,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 import switcher_lib as sl
 from switcher_lib import compaction, wiring
@@ -437,3 +441,178 @@ def test_a_fault_about_a_single_neuron_is_seen_whichever_it_is(monkeypatch, plac
             sl.compact(model, torch.randn(2, 6))
     finally:
         hook.remove()
+
+
+# -------- what keeps channels apart, between two layers
+
+class Between(nn.Module):
+    """conv, something, conv, the mean over places, a linear layer."""
+
+    def __init__(self, what):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.out = nn.Conv2d(2, 6, 3, padding=1), nn.Conv2d(6, 4, 3, padding=1), nn.Linear(4, 3)
+        self.v = nn.Parameter(torch.rand(6, 1, 1))
+        self.register_buffer("tau", torch.tensor(2.5))
+        self.what = what    # a module, or a function of this network and an activation
+
+    def forward(self, x):
+        h = self.a(x)
+        h = self.what(h) if isinstance(self.what, nn.Module) else self.what(self, h)
+        return self.out(F.relu(self.b(h)).mean((2, 3)))
+
+
+class Frozen(nn.Conv2d):
+    """A convolution with a first weight of its own, and PyTorch's forward()."""
+
+    def __init__(self):
+        super().__init__(6, 6, 3, padding=1, groups=6, bias=False)
+        nn.init.constant_(self.weight, 0.1)
+
+
+KEEP_APART = {
+    "expand_as": lambda m, h: h * h.mean((2, 3), keepdim=True).sigmoid().expand_as(h),
+    "view_as": lambda m, h: h.relu().view_as(h), "to": lambda m, h: h.to(h.dtype), "type_as": lambda m, h: h.tanh().type_as(h),
+    "float": lambda m, h: h.float(), "divided": lambda m, h: h / m.tau,
+    "tanh_": lambda m, h: (h * 1.0).tanh_(), "sin": lambda m, h: h.sin(), "erf": lambda m, h: torch.erf(h),
+    "atan": lambda m, h: h.atan(), "input=": lambda m, h: h * torch.mean(input=h, dim=(2, 3), keepdim=True),
+    "F.pad": lambda m, h: F.pad(h, (1, 2, 0, 1)), "F.pad, reflected": lambda m, h: F.pad(h, (1, 1, 1, 1), mode="reflect"),
+    "F.pad, only places": lambda m, h: F.pad(h, (1, 1, 1, 1, 0, 0)),
+    "ReflectionPad2d": nn.ReflectionPad2d(1), "ZeroPad2d": nn.ZeroPad2d(1), "SyncBatchNorm": nn.SyncBatchNorm(6).eval(),
+    "a subclass": Frozen(), "amax": lambda m, h: h + h.amax((2, 3), keepdim=True),
+    "max": lambda m, h: h * torch.max(h.flatten(2), 2)[0][:, :, None, None], "values": lambda m, h: h * h.max(3, keepdim=True).values,
+    "sum": lambda m, h: h * h.sum((2, 3), keepdim=True), "a scale's own": lambda m, h: h * m.v,
+}
+
+
+@pytest.mark.parametrize("name", KEEP_APART)
+def test_channels_are_followed_through(name):
+    model, x = Between(KEEP_APART[name]).eval(), networks.images(4, (2, 8, 8))
+    sites, refused = sl.find_sites(model, x)
+    assert [site.key for site in sites] == ["a", "b"] and "a" not in refused
+    with torch.no_grad():
+        model.a.weight[:2], model.a.bias[:2] = 0, 0
+    small = sl.compact(model, x)
+    assert small.widths["a"] == (6, 4) and small.certificate.holds
+    for shape in ((3, 2, 8, 8), (1, 2, 11, 9)):
+        other = torch.randn(shape)
+        torch.testing.assert_close(small.model(other), model(other), rtol=1e-4, atol=1e-5)
+
+
+REFUSED = {
+    "exp": (lambda m, h: h.exp(), r"exp \(function\) is not 0 at 0"), "cos": (lambda m, h: torch.cos(h), r"cos \(function\) is not 0 at 0"),
+    "ones around": (lambda m, h: F.pad(h, (1, 1, 1, 1), value=1.0), r"pad\(\) brings in what is no neuron"),
+    "more channels": (lambda m, h: F.pad(h, (0, 0, 0, 0, 1, 1))[:, 1:-1], r"pad\(\) brings in"),
+    "the largest channel": (lambda m, h: h * h.amax(1, keepdim=True), r"amax\(\) mixes its neurons"),
+    "where the largest are": (lambda m, h: h * h.max(3, keepdim=True)[1], r"max\(\) is not known"),
+    "integers": (lambda m, h: h * h.to(torch.int64), "become integers"), "a gate of its own": (lambda m, h: h * torch.sigmoid(m.v),
+                                                                                         "are multiplied by what cannot be switched"),
+    "a bias of its own": (lambda m, h: h + torch.sigmoid(m.v), "are added to what cannot be switched"),
+    "divided by each its own": (lambda m, h: h / (m.v + 1), r"truediv\(\) is not known"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*is not 0 at 0")
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_channels_are_not_followed_through_is_named(name):
+    what, words = REFUSED[name]
+    _, refused = sl.find_sites(Between(what).eval(), networks.images(4, (2, 8, 8)))
+    assert re.search(words, refused["a"]), refused["a"]
+
+
+def hooked(layer, how):
+    how(layer)
+    return layer
+
+
+UNSEEN = {
+    "its own forward": (lambda: type("Odd", (nn.Linear,), {"forward": lambda self, x: F.linear(x, self.weight - self.weight.mean())})(5, 5),
+                        lambda m, h: m.layer(h), r"layer \(Odd\) has a forward\(\) of its own"),
+    "by its weight": (lambda: nn.Linear(5, 5), lambda m, h: F.linear(h, m.layer.weight), "uses the weight of layer by itself"),
+    "not run": (lambda: nn.Linear(5, 5), lambda m, h: h, "torch.fx does not see layer run"),
+    "pruned": (lambda: hooked(nn.Linear(5, 5), lambda l: prune.random_unstructured(l, "weight", 0.5)), lambda m, h: m.layer(h),
+               r"hook of torch.nn.utils \(RandomUnstructured\).*prune.remove\(\)"),
+    "an encoder": (lambda: nn.TransformerEncoderLayer(5, 1, 7, batch_first=True), lambda m, h: m.layer(h[:, None]).mean(1),
+                   r"layer \(TransformerEncoderLayer\) is one of PyTorch's own modules that torch.fx does not look into"),
+}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_why_a_layer_is_not_switched_is_told_as_it_is(name):
+    make, use, words = UNSEEN[name]
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.layer, self.mid, self.out = nn.Linear(6, 5), make(), nn.Linear(5, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.out(F.relu(self.mid(F.relu(use(self, self.first(x))))))
+
+    model, x = Net().eval(), torch.randn(4, 6)
+    sites, refused = sl.find_sites(model, x)
+    assert "mid" in [site.key for site in sites] and re.search(words, refused["layer"]), refused
+    with torch.no_grad():
+        model.mid.weight[0], model.mid.bias[0] = 0, 0
+    assert sl.compact(model, x).widths["mid"] == (4, 3)    # sizes of what is cut are set, others' stay
+
+
+@pytest.mark.parametrize("default", [(2, 2), [1], {"a": 1}, None, 3], ids=str)
+def test_an_option_has_its_default_whatever_that_is(default):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.out = nn.Linear(6, 5), nn.Linear(5, 2)
+
+        def forward(self, x, size=default, **more):
+            assert size == default and not more
+            return self.out(F.relu(self.a(x)))
+
+    assert [site.key for site in sl.find_sites(Net(), torch.randn(4, 6))[0]] == ["a"]
+
+
+def test_a_trace_that_is_not_what_the_model_computes_is_refused_at_once():
+    class Asks(networks.View):
+        def forward(self, x):
+            h = super().forward(x)
+            return h if isinstance(x, torch.Tensor) else h.sigmoid()
+
+    x = networks.images(4, (2, 12, 12))
+    with pytest.raises(sl.SwitchError, match="what torch.fx follows of Asks computes something else"):
+        sl.Switched(Asks(), x)
+    model = networks.View()
+    model.register_forward_hook(lambda module, inputs, output: output.flip(1))
+    with pytest.raises(sl.SwitchError, match="computes something else than the model does: a hook on it"):
+        sl.find_sites(model, x)
+    model = networks.View()
+    model.forward = lambda x: networks.View.forward(model, x).flip(1)    # this is followed
+    assert sl.find_sites(model, x)[0]
+
+
+def test_a_network_that_draws_in_eval_mode_is_told():
+    class Draws(networks.View):
+        def forward(self, x):
+            return super().forward(F.dropout(x))    # training=True is its default
+
+    x, model = networks.images(4, (2, 12, 12)), Draws()
+    with pytest.warns(sl.SwitchWarning, match="Draws gives other outputs for the same inputs in eval mode .F.dropout.*compact.. will not"):
+        net = sl.Switched(model, x)
+    for one in (net, model):
+        with pytest.raises(sl.SwitchError, match="Draws gives other outputs for the same inputs.*Nothing was changed"):
+            sl.compact(one, x)
+
+
+def test_masked_scores_and_dataclasses_are_compared():
+    @dataclasses.dataclass
+    class Told:
+        scores: torch.Tensor
+        size: int
+
+    class Masked(networks.View):
+        def forward(self, x):
+            y = super().forward(x)
+            return Told(y.masked_fill(torch.tensor([False, True, False]), -math.inf), 3)
+
+    x, model = networks.images(4, (2, 12, 12)), Masked().eval()
+    small = sl.compact(sl.Switched(model, x, switcher=partial(sl.RandomSwitcher, off=0.4)), x)
+    assert small.certificate.holds and small.widths["conv1"] == (5, 3)
