@@ -315,7 +315,8 @@ def compact(net: nn.Module, example: Tensor, *, optimizer: torch.optim.Optimizer
     A neuron goes if (a) what its readers see of it is always 0, or (b) every reader multiplies it by 0, or (c) it is
     constant and each reader's bias can absorb it. One removal can free another: this runs to a fixpoint. Before that,
     random neurons are removed from a copy, wherever the network could be switched, and then others, so that each has gone
-    once: a network never seen before is not trusted until it has come through that.
+    once: a network never seen before is not trusted until it has come through that. ``forward()`` is followed with all of its
+    options at their defaults: with others, a constant that was absorbed may be another one.
 
     Parameters
     ----------

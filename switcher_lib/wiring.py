@@ -294,8 +294,9 @@ class Tracer(fx.Tracer):
         try:
             return super().trace(root)
         except Exception as error:
+            hint = " Sizes go into torch.zeros() and its kin together: torch.zeros((n, m))." if "positional argument" in str(error) else ""
             raise SwitchError(
-                f"model={type(root).__name__} cannot be traced by torch.fx ({error}). It follows one path through forward(): not "
+                f"model={type(root).__name__} cannot be traced by torch.fx ({error}).{hint} It follows one path through forward(): not "
                 "through code that branches on values or sizes, nor into what torch.compile, torch.jit or DataParallel have "
                 "wrapped. Give the network inside, or switch a submodule of it."
             ) from error
@@ -821,7 +822,8 @@ class Wiring:
 
     def _pad(self, function, args, kwargs):
         """A border around an image, unless it is another number than 0, or more channels."""
-        x, (widths, mode, value) = args[0], (kwargs.get(name, *args[at:at + 1] or [None]) for at, name in enumerate(("pad", "mode", "value"), 1))
+        x = args[0]
+        widths, mode, value = (kwargs.get(name, *args[at:at + 1] or [None]) for at, name in enumerate(("pad", "mode", "value"), 1))
         if not isinstance(widths, (tuple, list)) or len(widths) > 2 * (x.value.ndim - 2) and any(widths[2 * (x.value.ndim - 2):]) or (
                 mode in (None, "constant") and value):
             return self._unknown(function, args, kwargs, "pad() brings in what is no neuron")

@@ -616,3 +616,20 @@ def test_masked_scores_and_dataclasses_are_compared():
     x, model = networks.images(4, (2, 12, 12)), Masked().eval()
     small = sl.compact(sl.Switched(model, x, switcher=partial(sl.RandomSwitcher, off=0.4)), x)
     assert small.certificate.holds and small.widths["conv1"] == (5, 3)
+
+
+def test_a_size_as_a_number_of_its_own_is_told():
+    class Starts(networks.View):
+        def forward(self, x):
+            return super().forward(x) + torch.zeros(x.size(0), 3)
+
+    with pytest.raises(sl.SwitchError, match=r"cannot be traced.*Sizes go into torch.zeros\(\) and its kin together"):
+        sl.find_sites(Starts(), networks.images(4, (2, 12, 12)))
+
+
+def test_counting_leaves_a_spectral_norm_as_it_was():
+    model = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 7), nn.ReLU(), nn.Linear(7, 2))
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    net = sl.Switched(model, torch.randn(4, 6))
+    assert [site.key for site in net.sites] == ["2"] and before
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())

@@ -57,10 +57,7 @@ class SlimmingSwitcher(BudgetSwitcher):
         return {key: mask * self.free[key] if key in self.free else mask for key, mask in masks.items()}
 
     def scales(self, params: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Return {site.key: scales (n, k)}: γ, or the free ones; k is above 1 where a neuron has several γ.
-
-        As where its BatchNorm stands behind a flattening, or where tied layers have a BatchNorm each.
-        """
+        """Return {site.key: scales (n, k)}: γ, or the free ones; k above 1 behind a flattening, or where tied layers have a γ each."""
         return {site.key: self.free[site.key][:, None] if site.key in self.free else
                 torch.cat([axis.read(params) for axis in self.gamma[site.key]], 1)
                 for site in self.sites}    # read, for a BatchNorm behind a concatenation has the γ of several sites
