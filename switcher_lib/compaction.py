@@ -477,14 +477,14 @@ def _removed(exact, wiring):
 
 def _carry_out(model, plan, biases):
     """Return a smaller copy of a model; what stays whole is not copied but shared."""
-    small = _over_the_sametensors_in(model)
+    small = _over_the_same_tensors(model)
     for name, bias in biases.items():
         _set_parameter(small, name, bias.to(model.get_parameter(name)))
     _slice(small, plan)
     return small
 
 
-def _over_the_sametensors_in(model):
+def _over_the_same_tensors(model):
     """Return a copy of a model's modules over the very same parameters and buffers: large weights are not copied in vain."""
     return detached_copy(model, [*model.parameters(), *model.buffers()])
 
@@ -505,7 +505,7 @@ def _rehearse(exact, wiring, example):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SwitchWarning)    # of the network itself they have been, or will be, said once
         for choice in zip(*drawn):
-            trial = _over_the_sametensors_in(exact)
+            trial = _over_the_same_tensors(exact)
             params = whole = {name: p.detach() for name, p in exact.named_parameters()}
             for site, on in zip(sites, choice):
                 params = site.scale(params, on * (0.5 + torch.rand(site.size, generator=generator, dtype=torch.float64)))

@@ -113,11 +113,11 @@ def _places(model: nn.Module, example: Tensor) -> list[tuple[Tensor, int]]:
     for module in model.modules():
         if isinstance(module, AFFINE_MODULES):
             hooks.append(module.register_forward_hook(count, with_kwargs=True))
-        elif isinstance(module, nn.MultiheadAttention):
+        elif isinstance(module, nn.MultiheadAttention) and type(module).forward is nn.MultiheadAttention.forward:
             hooks.append(module.register_forward_hook(count_attention, with_kwargs=True))
     try:
-        with untouched(model), torch.no_grad():
-            model.eval()(batch)
+        with untouched(model, training=False), torch.no_grad():
+            model(batch)
     finally:
         for handle in hooks:
             handle.remove()

@@ -30,13 +30,16 @@ def relative_difference(output: Any, other: Any) -> float:
     Parameters
     ----------
     output, other : object
-        With tensors of the same shapes. Where both are infinite alike, as masked scores are, they do not differ.
+        With tensors in them. Where both are infinite alike, as masked scores are, they do not differ.
 
     Returns
     -------
     float
-        At least 0; NaN if one of them has NaN.
+        At least 0; infinite if shapes or the number of tensors differ; NaN if one of them has NaN.
     """
+    shapes, other_shapes = ([y.shape for y in tensors_in(one)] for one in (output, other))
+    if shapes != other_shapes:
+        return math.inf
     worst = 0.0
     for y, y_hat in zip(tensors_in(output), tensors_in(other)):
         y, y_hat = y.detach().cpu(), y_hat.detach().cpu()

@@ -249,7 +249,7 @@ class Switched(nn.Module):
         hooks, replaced = [], params or self.params()
         try:
             if self._looks and self.training and torch.is_grad_enabled():
-                hooks, self._looks = [layer.register_forward_pre_hook(_not_recomputed) for layer in self._switched_layers()], False
+                hooks = [layer.register_forward_pre_hook(_not_recomputed) for layer in self._switched_layers()]
             if self.level == "connection" and self.noise and self.training:
                 hooks += [_on_input(layer, self._blurred) for layer in self._switched_layers()]
             for site in self.sites:
@@ -259,8 +259,11 @@ class Switched(nn.Module):
                 else:
                     replaced = site.scale(replaced, s)
             if params is None and len(self._at_activations) == len(self.sites):
-                return self.model(x)    # nothing is replaced: spare functional_call's work
-            return called_with(self.model, {**replaced, **(buffers or {})}, x)
+                output = self.model(x)    # nothing is replaced: spare functional_call's work
+            else:
+                output = called_with(self.model, {**replaced, **(buffers or {})}, x)
+            self._looks = self._looks and not (self.training and torch.is_grad_enabled())
+            return output
         finally:
             for hook in hooks:
                 hook.remove()
@@ -539,7 +542,7 @@ def _not_recomputed(layer, inputs):
     """Refuse a layer that torch.utils.checkpoint runs: it would run once more in the backward pass, when the factors are gone."""
     frame = sys._getframe()
     while frame is not None and frame.f_code is not Switched._run.__code__:
-        if frame.f_code.co_filename == checkpoint.__file__:
+        if frame.f_code.co_filename == checkpoint.__file__ and frame.f_code.co_name == "checkpoint":
             raise SwitchError("forward() uses gradient checkpointing, which runs layers once more in the backward pass, then without "
                               "their factors: gradients would be wrong. Turn it off while the network is switched; after compact() "
                               "it may be on again.")

@@ -64,6 +64,7 @@ LAYOUT_NAMES = {"flatten", "unflatten", "view", "reshape", "permute", "transpose
                 "movedim", "expand"}
 LIKE_NAMES = {"expand_as", "view_as", "reshape_as"}
 OVER_PLACES_NAMES = {"mean", "sum", "amax", "amin", "max", "min"}
+FIRST_IS_INPUT = POINTWISE_NAMES | BOUNDED_NAMES | POOL_NAMES | OVER_PLACES_NAMES | {"flatten", "chunk", "split", "unbind", "pad"}
 PIECES_NAMES = {"chunk", "split", "unbind", "tensor_split"}
 SUM_NAMES = {"add", "add_", "iadd", "sub", "sub_", "isub"}
 PRODUCT_NAMES = {"mul", "mul_", "imul"}
@@ -93,9 +94,9 @@ def trace(model: nn.Module, example: Tensor) -> "Wiring":
         If the model cannot be traced, or the example does not go through it.
     """
     check_model_and_example(model, example)
-    with untouched(model):
-        model.eval()
+    with untouched(model, training=False) as kept:
         graph = Tracer().trace(model)
+        kept.put_back_buffers()    # torch.fx carries out what forward() does to them
         with torch.no_grad():
             try:    # on the CPU, wherever the model is: constants are float64, which not every device has
                 elsewhere = any(p.device.type != "cpu" for p in model.parameters())
@@ -117,11 +118,11 @@ def differs_in_training(model: nn.Module) -> str:
     model : nn.Module
         The network; its mode, parameters and buffers are left as they were.
     """
-    with untouched(model):
-        evaluating = _operations(model.eval())
-    with untouched(model):
+    with untouched(model, training=False):
+        evaluating = _operations(model)
+    with untouched(model, training=True):
         try:
-            training = _operations(model.train())
+            training = _operations(model)
         except SwitchError as error:
             return f"in train mode forward() goes a way that torch.fx cannot follow ({error.__cause__})"
     apart = (name for (name, *given), other in zip(training, evaluating) if (name, *given) != other)
@@ -154,12 +155,14 @@ def draws(model: nn.Module, inputs: Tensor) -> bool:
 
 
 def _outputs(model, inputs):
-    with untouched(model), torch.no_grad():
-        return model.eval()(inputs.clone())
+    with untouched(model, training=False), torch.no_grad():
+        return model(inputs.clone())
 
 
 def check_traced(model: nn.Module, example: Tensor, traced: Any) -> str:
     """Hold what torch.fx's graph computes against what the model returns.
+
+    A model on another device, or in half precision, is taken at torch.fx's word.
 
     Parameters
     ----------
@@ -180,7 +183,9 @@ def check_traced(model: nn.Module, example: Tensor, traced: Any) -> str:
     SwitchError
         If they differ otherwise: what was found out is not what ``forward()`` does.
     """
-    inputs = example[:2]
+    inputs, types = example[:2], {p.dtype for p in model.parameters() if p.is_floating_point()}
+    if any(p.device.type != "cpu" for p in model.parameters()) or types & {torch.float16, torch.bfloat16}:
+        return ""    # the graph ran on the CPU, and half precision rounds by more than what tells them apart
     if not relative_difference(traced, _outputs(model, inputs)) > SAME:
         return ""
     if draws(model, inputs):
@@ -211,27 +216,60 @@ def modes_kept(*models: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module, training: bool | None = None) -> Iterator["_Kept"]:
     """Leave a model's mode, buffers and attributes as they are, whatever its forward() and torch.fx do to them in between.
 
-    A forward() may cache, count and collect; traced, what it keeps are torch.fx's stand-ins.
+    A forward() may cache, count and collect; traced, what it keeps are torch.fx's stand-ins. What a model's own ``train()`` does,
+    such as merging an adapter's weights, stays done: it may have written into parameters, and knows that by an attribute.
+
+    Parameters
+    ----------
+    model : nn.Module
+        The model.
+    training : bool, optional
+        The mode it has in between; None leaves each module's.
     """
-    attributes = [(vars(module), dict(vars(module))) for module in model.modules()]
-    collections = [(value, copy.copy(value)) for _, own in attributes for value in own.values()
-                   if isinstance(value, (dict, list, set, deque))]    # those of parameters, buffers and modules among them
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    try:
-        with modes_kept(model):
-            yield
-    finally:
-        for now, then in (*attributes, *collections):
-            if _entries(now) != _entries(then):
+    with modes_kept(model):
+        if training is not None:
+            model.train(training)
+        kept = _Kept(model)
+        try:
+            yield kept
+        finally:
+            kept.put_back_attributes()
+            kept.put_back_buffers()
+
+
+class _Kept:
+    """What modules had in their attributes and buffers."""
+
+    def __init__(self, model):
+        self.attributes = [(module, type(module), dict(vars(module))) for module in model.modules()]
+        self.collections = [(module, one, copy.copy(one)) for module, _, own in self.attributes for one in _collections(list(own.values()))]
+        self.buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+
+    def put_back_attributes(self):
+        """Of all modules but those that have become another class by running once, as a lazy layer does."""
+        same = {module for module, kind, _ in self.attributes if type(module) is kind}
+        attributes = [(module, vars(module), own) for module, _, own in self.attributes]
+        for module, now, then in (*attributes, *self.collections):
+            if module in same and _entries(now) != _entries(then):
                 now.clear()
                 now.update(then) if isinstance(now, (dict, set)) else now.extend(then)
+
+    def put_back_buffers(self):
+        """Their numbers."""
         with torch.no_grad():
-            for buffer, before in buffers:
+            for buffer, before in self.buffers:
                 if not torch.equal(buffer, before):
                     buffer.copy_(before)
+
+
+def _collections(value):
+    """The dicts, lists, sets and deques in a value, whatever collections they are in; those of a module's own parts among them."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, set, tuple, deque)) else ()
+    inside = [one for part in parts for one in _collections(part)]
+    return [value, *inside] if isinstance(value, (dict, list, set, deque)) else inside
 
 
 def _entries(collection):
@@ -576,6 +614,9 @@ class Wiring:
             self._sizes[node] = found if isinstance(found, list) else [found]
             return result
         flows, neurons = _flows(result), set().union(*(axis for axes in told for axis in axes))
+        if name == "expand" and isinstance(result, Flow):
+            for label in set().union(*self._repeats(node, map_flow(args[0], "value"), result.value)):
+                self._fix_label(label, "how many neurons there are is how often expand() repeats something")
         if isinstance(result, torch.Tensor):
             flows = [result := Flow(result, torch.full(result.shape, NOBODY), nothing_known(result.shape))]
         if not flows:
@@ -587,6 +628,14 @@ class Wiring:
                 keeps_zero = name in PRODUCT_NAMES | {"truediv", "div"}
                 flow.const = torch.where((flow.const == 0) & keeps_zero, flow.const, math.nan)
         return result
+
+    def _repeats(self, node, x, result):
+        """For each axis along which expand() repeats, the labels whose number says how often."""
+        sizes = node.kwargs.get("size", node.args[1:])
+        sizes = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)) else sizes
+        own = (1,) * (result.ndim - x.ndim) + tuple(x.shape)
+        return [set().union(*self._sizes[size]) for size, before in zip(sizes, own)
+                if before == 1 and isinstance(size, fx.Node) and size in self._sizes]
 
     def _neurons_along(self, x, dim):
         return {label for label in self._labels_in(x) if label > 0} if _varies(x.label, dim) else set()
@@ -638,7 +687,7 @@ class Wiring:
     def _function(self, node, args, kwargs):
         name = _name(node)
         function = _method(name) if node.op == "call_method" else node.target
-        if not args and "input" in kwargs:    # torch.mean(input=h, dim=1)
+        if not args and "input" in kwargs and name in FIRST_IS_INPUT:    # torch.mean(input=h, dim=1)
             args, kwargs = (kwargs["input"],), {key: value for key, value in kwargs.items() if key != "input"}
         leaves = _flat((args, kwargs))
         flows = _flows(leaves)
@@ -670,7 +719,7 @@ class Wiring:
             return self._cast(function, args, kwargs)
         if name == "pad" and isinstance(args[0], Flow):
             return self._pad(function, args, kwargs)
-        if name in LIKE_NAMES and isinstance(args[0], Flow) and isinstance(args[1], Flow):
+        if name in LIKE_NAMES and len(args) == 2 and isinstance(args[0], Flow) and isinstance(args[1], Flow):
             return self._as_large_as(*args[:2], name)
         if name in LAYOUT_NAMES:
             return self._layout(function, args, kwargs, name, node)
@@ -678,8 +727,9 @@ class Wiring:
             return self._pieces(function, args, kwargs, name)
         if name in OVER_PLACES_NAMES and isinstance(args[0], Flow) and (name not in ("max", "min") or _values_only(node)):
             return self._over_places(function, args, kwargs, name)
-        if name in ("truediv", "div") and isinstance(args[0], Flow) and isinstance(args[1], (Named, torch.Tensor)):
-            return self._divided(function, *args[:2], name)
+        if name in ("truediv", "div") and len(args) == 2 and not kwargs and isinstance(args[0], Flow) and isinstance(
+                args[1], (Named, torch.Tensor)):
+            return self._divided(function, *args, name)
         if name in SUM_NAMES | PRODUCT_NAMES | {"truediv", "div"} and len(args) == 2:
             numbers = [a for a in args if isinstance(a, Number)]
             if numbers and name in SUM_NAMES | PRODUCT_NAMES or isinstance(args[1], Number):
@@ -801,7 +851,7 @@ class Wiring:
         x = args[0]
         dims = args[1] if len(args) > 1 else kwargs.get("dim")
         dims = [dims] if isinstance(dims, int) else dims
-        if not isinstance(dims, (list, tuple)) or any(_varies(x.label, dim) for dim in dims):
+        if not isinstance(dims, (list, tuple)) or not dims or "dtype" in kwargs or any(_varies(x.label, dim) for dim in dims):
             return self._unknown(function, args, kwargs, f"{name}() mixes its neurons")
         result, label = function(x.value, *args[1:], **kwargs), x.label
         value, *where = _flat(result)    # max(x, 1) tells where the largest were, too
@@ -834,6 +884,9 @@ class Wiring:
         if name != "expand_as" and x.value.shape != other.value.shape:
             return self._unknown(_method(name), (x, other), {}, f"{name}() is not known to keep channels apart")
         shape = other.value.shape
+        own = (1,) * (len(shape) - x.value.ndim) + tuple(x.value.shape)
+        if any(size == 1 and _varies(other.label, dim) for dim, size in enumerate(own)):
+            self._fix(other, f"how many neurons there are is how often {name}() repeats something")
         self._tie(x, other, shape, product=True)
         return Flow(x.value.expand(shape), x.label.expand(shape), x.const.expand(shape), x.places)
 
@@ -1091,7 +1144,7 @@ def _what_hooks(module, path):
 
 def _values_only(node):
     """Whether of max(x, dim) or min(x, dim) only the values are used, not where they were."""
-    return all(_name(user) in ("getitem", "getattr") and user.args[1] in (0, "values") for user in node.users)
+    return all(_name(user) in ("getitem", "getattr") and (user.args[1] in (0, "values") or not user.users) for user in node.users)
 
 
 def computed_parameter(module: nn.Module) -> str | None:

@@ -66,6 +66,14 @@ def test_attentions_four_projections_are_counted(kdim, vdim):
         assert metrics.count_macs(Reads(), torch.randn(2, 4, 8)) == 3 * 64 + 4 * 8 * 5 + 4 * 8 * 7 + 3 * 64
 
 
+def test_an_attention_that_is_called_otherwise_is_left_out():
+    class Self(nn.MultiheadAttention):
+        def forward(self, x):
+            return super().forward(x, x, x, need_weights=False)[0]
+
+    assert metrics.count_macs(nn.Sequential(Self(6, 2, batch_first=True), nn.Linear(6, 3)), torch.randn(2, 4, 6)) == 4 * 18
+
+
 def test_an_encoders_layer_counts_what_its_projections_do():
     encoder = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
     assert metrics.count_macs(encoder, torch.randn(2, 5, 16)) == 5 * (4 * 16 * 16 + 2 * 16 * 32)

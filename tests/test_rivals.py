@@ -426,6 +426,20 @@ def test_slimming_reads_every_gamma_of_a_neuron():
             assert net.switcher.importance(net)["0"].tolist() == [2.5, 6.5, 10.5]
 
 
+def test_a_tied_layer_without_batch_norm_brings_no_gamma():
+    class Adds(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.bn, self.res, self.out = nn.Conv2d(2, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3)
+
+        def forward(self, x):
+            h = F.relu(self.bn(self.stem(x)))
+            return self.out(F.relu(h + self.res(h)).mean((2, 3)))
+
+    net = sl.Switched(Adds(), torch.randn(2, 2, 6, 6), tied=True, switcher=partial(sl.SlimmingSwitcher, budget=9, strength=1.0))
+    assert net.switcher.penalty(net.params()).item() == 4 and net.switcher.scales(net.params())["stem"].shape == (4, 1)
+
+
 def test_slimming_brings_free_scales_where_there_is_no_batch_norm():
     model = nn.Sequential(networks.conv(norm=True, classes=6, side=16), nn.ReLU(), nn.Linear(6, 3))
     net = slim(model=networks.mlp((6, 5, 4, 3)))

@@ -611,6 +611,16 @@ def test_a_checkpoint_of_another_course_is_refused_and_names_what_is_another(tmp
     assert len(run(schedule="constant").records) == 2
 
 
+def test_an_address_in_a_layers_name_is_no_other_layer(tmp_path):
+    class Calls(nn.ReLU):
+        def extra_repr(self):
+            return str(lambda: None)
+
+    for _ in range(2):
+        net = sl.Switched(nn.Sequential(nn.Linear(6, 5), Calls(), nn.Linear(5, 3)), torch.randn(2, 6), switcher="free")
+        assert len(fit(net, networks.split(40), epochs=1, checkpoint=tmp_path / "run.pt").records) == 1
+
+
 def test_a_run_with_numpys_numbers_can_be_taken_up_again(tmp_path):
     def run(epochs):
         net = sl.Switched(networks.mlp(), torch.randn(2, 6), switcher="free")

@@ -470,6 +470,11 @@ class Frozen(nn.Conv2d):
         nn.init.constant_(self.weight, 0.1)
 
 
+def unpacked(h):
+    values, _ = h.max(3, keepdim=True)
+    return h * values
+
+
 KEEP_APART = {
     "expand_as": lambda m, h: h * h.mean((2, 3), keepdim=True).sigmoid().expand_as(h),
     "view_as": lambda m, h: h.relu().view_as(h), "to": lambda m, h: h.to(h.dtype), "type_as": lambda m, h: h.tanh().type_as(h),
@@ -480,7 +485,7 @@ KEEP_APART = {
     "F.pad, only places": lambda m, h: F.pad(h, (1, 1, 1, 1, 0, 0)),
     "ReflectionPad2d": nn.ReflectionPad2d(1), "ZeroPad2d": nn.ZeroPad2d(1), "SyncBatchNorm": nn.SyncBatchNorm(6).eval(),
     "a subclass": Frozen(), "amax": lambda m, h: h + h.amax((2, 3), keepdim=True),
-    "max": lambda m, h: h * torch.max(h.flatten(2), 2)[0][:, :, None, None], "values": lambda m, h: h * h.max(3, keepdim=True).values,
+    "max": lambda m, h: h * torch.max(h.flatten(2), 2)[0][:, :, None, None], "unpacked": lambda m, h: unpacked(h), "values": lambda m, h: h * h.max(3, keepdim=True).values,
     "sum": lambda m, h: h * h.sum((2, 3), keepdim=True), "a scale's own": lambda m, h: h * m.v,
 }
 
@@ -503,6 +508,13 @@ REFUSED = {
     "exp": (lambda m, h: h.exp(), r"exp \(function\) is not 0 at 0"), "cos": (lambda m, h: torch.cos(h), r"cos \(function\) is not 0 at 0"),
     "ones around": (lambda m, h: F.pad(h, (1, 1, 1, 1), value=1.0), r"pad\(\) brings in what is no neuron"),
     "more channels": (lambda m, h: F.pad(h, (0, 0, 0, 0, 1, 1))[:, 1:-1], r"pad\(\) brings in"),
+    "as often as there are channels": (lambda m, h: h + h.mean(1, keepdim=True).expand_as(h).sum(1, keepdim=True),
+                                       r"mixes its neurons|how often expand_as\(\) repeats"),
+    "over nothing named": (lambda m, h: h * h.sum(dim=()), r"sum\(\) mixes its neurons"),
+    "a sum of integers": (lambda m, h: h * h.sum((2, 3), keepdim=True, dtype=torch.float32), r"sum\(\) mixes"),
+    "rounded": (lambda m, h: torch.div(h, m.tau, rounding_mode="floor"), r"div\(\) is not known"),
+    "other=": (lambda m, h: h.div(other=2.0), r"div\(\) is not known"), "expand_as(other=)": (lambda m, h: h.expand_as(other=h), r"expand_as\(\) is not known"),
+    "where": (lambda m, h: torch.where(condition=h > 0.1, input=h, other=torch.zeros_like(h)), r"is not known"),
     "the largest channel": (lambda m, h: h * h.amax(1, keepdim=True), r"amax\(\) mixes its neurons"),
     "where the largest are": (lambda m, h: h * h.max(3, keepdim=True)[1], r"max\(\) is not known"),
     "integers": (lambda m, h: h * h.to(torch.int64), "become integers"), "a gate of its own": (lambda m, h: h * torch.sigmoid(m.v),
@@ -633,3 +645,88 @@ def test_counting_leaves_a_spectral_norm_as_it_was():
     net = sl.Switched(model, torch.randn(4, 6))
     assert [site.key for site in net.sites] == ["2"] and before
     assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+
+
+@pytest.mark.parametrize("repeat", [lambda g, h: g.expand_as(h).sum(1, keepdim=True), lambda g, h: g.expand(-1, h.shape[1]).sum(1, keepdim=True),
+                                    lambda g, h: g.expand_as(h)])
+def test_how_often_something_is_repeated_is_a_number_of_neurons(repeat):
+    model, x = Wide(repeat), torch.randn(8, 6)
+    sites, refused = sl.find_sites(model, x)
+    assert "a" in refused and "repeats something" in refused["a"]
+    with torch.no_grad():
+        model.a.weight[:3], model.a.bias[:3] = 0, 0
+    assert sl.compact(model, x).widths["a"] == (8, 8)
+
+
+class Wide(nn.Module):
+    """Something of one column, repeated as often as there are neurons, beside them."""
+
+    def __init__(self, repeat):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.gate, self.repeat = nn.Linear(6, 8), nn.Linear(6, 1), repeat
+        nn.init.constant_(self.gate.bias, -9.0)    # 0 for all inputs that are looked at
+        self.mid, self.out = nn.Linear(8 + repeat(torch.zeros(1, 1), torch.zeros(1, 8)).size(1), 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        h, g = F.relu(self.a(x)), F.relu(self.gate(x))
+        return self.out(F.relu(self.mid(torch.cat([h, self.repeat(g, h)], 1))))
+
+
+class Adapter(nn.Linear):
+    """Merges its second weight in eval mode, as loralib's layers do."""
+
+    def __init__(self, n_in, n_out):
+        super().__init__(n_in, n_out)
+        self.one, self.other, self.merged = nn.Parameter(torch.randn(n_out, 2)), nn.Parameter(torch.randn(2, n_in)), False
+
+    def train(self, mode=True):
+        if mode == self.merged:
+            self.weight.data += (self.one @ self.other) * (-1 if self.merged else 1)
+            self.merged = not self.merged
+        return super().train(mode)
+
+    def forward(self, x):
+        y = F.linear(x, self.weight, self.bias)
+        return y if self.merged else y + x @ self.other.T @ self.one.T
+
+
+def test_an_adapter_that_merges_in_eval_mode_stays_what_it_is():
+    torch.manual_seed(0)
+    x = torch.randn(8, 6)
+    model = nn.Sequential(Adapter(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    y = model(x)
+    sl.find_sites(model, x)
+    assert torch.allclose(model(x), y, atol=1e-5)
+    net = sl.Switched(model, x)
+    net.hold_ones()
+    assert torch.allclose(net(x), y, atol=1e-5) and torch.allclose(net.eval()(x), y, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
+def test_a_layer_that_has_not_run_yet_is_no_worse_for_it():
+    model, x = nn.Sequential(nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(4, 6)
+    assert "2" in [site.key for site in sl.find_sites(model, x)[0]]
+    assert model(x).shape == (4, 3)
+
+
+def test_a_buffer_that_counts_is_followed_from_where_it_is():
+    class Counts(networks.View):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("n", torch.ones(()))
+
+        def forward(self, x):
+            y = super().forward(x) * self.n
+            self.n += 1
+            return y
+
+    model = Counts()
+    assert sl.find_sites(model, networks.images(4, (2, 12, 12)))[0] and model.n == 1
+
+
+def test_another_shape_of_outputs_is_another_network():
+    model = networks.View()
+    model.register_forward_hook(lambda module, inputs, output: output.sum(1, keepdim=True))
+    with pytest.raises(sl.SwitchError, match="computes something else"):
+        sl.find_sites(model, networks.images(4, (2, 12, 12)))

@@ -508,7 +508,8 @@ class _Run:
         self._note(net)
         if self.level == "connection":
             return keep_zeros(fold(net))
-        self.small = compact(net, self.train.images[:256])
+        here = next(net.parameters()).device    # a transfer's network has stayed on the CPU
+        self.small = compact(net, self.train.images[:256].to(here))
         self.certificate = self.small.certificate.relative_error
         return self.small.model
 

@@ -46,8 +46,9 @@ class SlimmingSwitcher(BudgetSwitcher):
             raise ValueError(f"strength={strength!r} must be at least 0.")
         self.strength = strength
         # a BatchNorm's γ and β lie on one axis each; a Linear or Conv layer's weight is itself what the neurons own
-        self.gamma = {site.key: [axis for axis in site.incoming if axis.name.endswith("weight")] for site in self.sites
-                      if site.own and site.incoming[0].name != site.own[0].name}
+        own = {axis.name for site in self.sites for axis in site.own}
+        self.gamma = {site.key: [axis for axis in site.incoming if axis.name.endswith("weight") and axis.name not in own]
+                      for site in self.sites if site.own and site.incoming[0].name not in own}
         self.free = nn.ParameterDict({site.key: nn.Parameter(torch.ones(site.size)) for site in self.sites
                                       if site.key not in self.gamma})
 
