@@ -7,21 +7,23 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str], part: Path | None = None) -> Iterator[Path]:
     """Give a place to write to, which takes a file's place if the block ends without an error.
 
     Parameters
     ----------
     path : str or Path
         The file. Its folder has to exist.
+    part : Path, optional
+        The place, in the same folder; None takes a name of this process.
 
     Yields
     ------
     Path
-        A file beside it, named for this process; whatever is left of it is removed.
+        The place; whatever is left of it is removed.
     """
     path = Path(path)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part = part or path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         yield part
         with open(part, "rb+") as file:

@@ -37,11 +37,11 @@ def relative_difference(output: Any, other: Any) -> float:
     float
         At least 0; infinite if shapes or the number of tensors differ; NaN if one of them has NaN.
     """
-    shapes, other_shapes = ([y.shape for y in tensors_in(one)] for one in (output, other))
-    if shapes != other_shapes:
+    found, others = tensors_in(output), tensors_in(other)
+    if [y.shape for y in found] != [y.shape for y in others]:
         return math.inf
     worst = 0.0
-    for y, y_hat in zip(tensors_in(output), tensors_in(other)):
+    for y, y_hat in zip(found, others):
         y, y_hat = y.detach().cpu(), y_hat.detach().cpu()
         if not y.is_complex():    # labels and masks are compared as numbers
             y, y_hat = y.double(), y_hat.double()

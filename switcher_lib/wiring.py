@@ -35,7 +35,7 @@ __all__ = ["trace"]
 
 NOBODY = 0   # label of entries that belong to no neuron: sums, unknown operations
 INPUT = -1   # label of the network's own input
-SAME = 1e-3  # relative difference up to which outputs count as the same, in any number type
+SAME = 1e-3  # relative difference up to which outputs count as the same, but in half precision
 
 DROPOUT_MODULES = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
 POINTWISE_MODULES = (
@@ -245,7 +245,7 @@ class _Kept:
 
     def __init__(self, model):
         self.attributes = [(module, type(module), dict(vars(module))) for module in model.modules()]
-        self.collections = [(module, one, copy.copy(one)) for module, _, own in self.attributes for one in _collections(list(own.values()))]
+        self.collections = [(module, one, copy.copy(one)) for module, _, own in self.attributes for one in _collections(tuple(own.values()))]
         self.buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
 
     def put_back_attributes(self):
@@ -340,11 +340,16 @@ class Tracer(fx.Tracer):
             ) from error
 
 
+def _known_kind(module):
+    """The known class that a module is of, or None."""
+    return next((kind for kind in KNOWN_MODULES if isinstance(module, kind)), None)
+
+
 def computes_as_known(module: nn.Module) -> bool:
     """Return whether a module's class has a known layer's forward(), as a layer with a name or a first weight of its own does."""
     if isinstance(module, SelectLinear):
         return True
-    kind = next((kind for kind in KNOWN_MODULES if isinstance(module, kind)), None)
+    kind = _known_kind(module)
     return kind is not None and all(getattr(type(module), name, None) is getattr(kind, name, None)
                                     for name in ("forward", "__call__", "_conv_forward"))
 
@@ -671,7 +676,7 @@ class Wiring:
         if not args and len(kwargs) == 1:    # layer(input=x)
             args, kwargs = tuple(kwargs.values()), {}
         args = tuple(map(self._lift, args))
-        kind = next((kind.__name__ for kind in KNOWN_MODULES if isinstance(module, kind)), "")
+        kind = getattr(_known_kind(module), "__name__", "")
         if not isinstance(module, (*NORM_MODULES, *POINTWISE_MODULES)) and (misread := _misread(kind, args)):    # BatchNorm looks itself
             return self._unknown(module, args, kwargs, f"{path} {misread}", path)
         if getattr(module, "return_indices", False):
@@ -891,7 +896,7 @@ class Wiring:
         return Flow(x.value.expand(shape), x.label.expand(shape), x.const.expand(shape), x.places)
 
     def _divided(self, function, x, divisor, name):
-        """x / τ: a parameter or buffer with a number for all neurons, or one for each."""
+        """x / τ: by one number, a parameter, a buffer or a constant."""
         value = function(x.value, *map_flow([divisor], "value"))
         each = divisor.value if isinstance(divisor, Named) else divisor
         if each.numel() != 1 or value.shape != x.value.shape or not bool(each != 0):

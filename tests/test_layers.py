@@ -14,8 +14,8 @@ import switcher_lib
 ROOT = Path(switcher_lib.__file__).parent
 # From the bottom up; those that share a number may not import each other.
 LEVEL = {"errors": 0, "files": 0, "outputs": 0, "data": 1, "models": 1, "layers": 1, "wiring": 2, "sites": 3,
-         "gates": 4, "switchers": 5, "metrics": 6, "switched": 7, "precision": 8, "progress": 8, "training": 9, "transfer": 9, "compaction": 10, "sparse": 10,
-         "experiments": 11, "plotting": 12, "explore": 13}
+         "gates": 4, "switchers": 5, "metrics": 6, "switched": 7, "precision": 8, "progress": 8, "training": 9, "transfer": 9,
+         "compaction": 10, "sparse": 10, "experiments": 11, "plotting": 12, "explore": 13}
 PACKAGE = 14    # switcher_lib itself, which gathers them
 MODULES = sorted(ROOT.rglob("*.py"))
 

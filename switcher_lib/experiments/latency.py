@@ -48,9 +48,8 @@ def measure(name: str, experiment: Experiment, folder: str | PathLike[str] = "re
     """
     with Results.locked(Path(folder) / f"{name}.json") as results:
         check(results, experiment, list(experiment.methods))
-        shape, classes = data.form(experiment.data)
-        own = experiment.spec(first := next(iter(experiment.methods)), experiment.points(first)[0]).get("model", {})
-        dense = models.make(experiment.model, **{"in_shape": shape, "num_classes": classes, **own})
+        method, point, _ = experiment.tasks()[0]
+        dense = models.make(experiment.model, **experiment.spec(method, point).get("model", {}))
         networks: dict[tuple[str, int | None], nn.Module] = {("dense network", None): dense}
         networks |= {(r["method"], r.get("point")): rebuild(r, experiment) for r in results.runs
                      if r["seed"] == experiment.seeds[0] and "stopped" not in r and r.get("level", "neuron") == "neuron"}

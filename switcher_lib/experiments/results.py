@@ -21,6 +21,7 @@ from switcher_lib import models
 from switcher_lib.compaction import compact
 from switcher_lib.errors import SwitchWarning
 from switcher_lib.experiments.specs import Experiment, form_of
+from switcher_lib.files import replacing
 from switcher_lib.switched import Switched
 from switcher_lib.switchers import RandomSwitcher
 
@@ -139,16 +140,11 @@ class Results:
         """
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}.part")    # named for the lock: its next owner removes it
         try:
-            with open(part, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
+            with replacing(path, part):
+                part.write_bytes(content)
         except OSError as error:
             raise OSError(error.errno, f"{path} could not be written and stays as it was ({error.strerror}). Make room and "
                           "run again: what is finished in it is not repeated") from error
-        finally:
-            part.unlink(missing_ok=True)
 
     def of(self, method: str, point: int | None = None) -> list[Record]:
         """Return the records of one method (at one operating point), in the order of their seeds, without those that stopped."""

@@ -75,7 +75,8 @@ def row_statistics(site: Site, params: Mapping[str, Tensor]) -> Tensor:
     Tensor of shape (n, 15)
         For the incoming and for the outgoing weights, divided by the layer's standard deviation: mean, root mean
         square, its logarithm, mean absolute value, largest, smallest (incoming ones are 0 for features); then, for
-        the layer: logarithms of the number of incoming weights (a bias included) + 1 and of outgoing ones, and whether it is a layer of features.
+        the layer: logarithms of the number of incoming weights (a bias included) + 1 and of outgoing ones, and whether it is a
+        layer of features.
     """
     rows, columns = site.rows(params), site.columns(params)
     layer = rows.new_tensor([rows.shape[1] + 1.0, columns.shape[1], 1.0]).log()
